@@ -1,0 +1,9 @@
+"""The catalogue of tasks: one line a task, one folder a task."""
+
+from __future__ import annotations
+
+from zeta_bench.registry import Task
+
+TASKS = {
+    "mqar": Task("zeta_bench.tasks.mqar:MQAR", "multi-query associative recall (zoology, ICLR 2024)"),
+}
