@@ -182,9 +182,7 @@ def check_fit(choice: Choice, *, causal: bool, rotary: bool = False) -> None:
     """Raise Unsupported if the variant cannot do what the protocol asks; called before any training."""
     cls = choice.variant.load()
     if causal and not cls.causal_ok:
-        raise Unsupported(
-            f"'{choice.name}' has no causal form, and this task needs one; choose another variant or a bidirectional task."
-        )
+        raise Unsupported(f"'{choice.name}' has no causal form, and this task needs one; choose another variant.")
     if not causal and not cls.bidirectional_ok:
         raise Unsupported(
             f"'{choice.name}' is causal only, and this protocol is bidirectional; choose another variant."

@@ -20,7 +20,7 @@ class Settings(BaseModel):
 
 
 def make_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:
-    """Validate `values` as `model`. Raises UsageError: one sentence, beginning with `owner`, about the first mistake."""
+    """Validate `values` as `model`. Raises UsageError: `owner` and one sentence about the first mistake."""
     try:
         return model(**values)
     except ValidationError as error:

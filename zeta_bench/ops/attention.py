@@ -1,0 +1,194 @@
+"""Attention over a few keys a query, weighted by a Cauchy kernel or a rival of it (ZETA, arXiv 2501.14577, §3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zeta_bench.ops._impl import resolve
+from zeta_bench.ops.morton import zorder_codes
+from zeta_bench.ops.search import zorder_search
+
+GAMMA_FLOOR = 2.0**-7
+"""Smallest γ: 1/γ² = 16384 is still finite in fp16, whose largest number is 65504."""
+
+SCORES = ("cauchy", "neg-euclid", "inv-euclid", "dot")
+
+
+def topk_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: Tensor,
+    gamma: Tensor,
+    *,
+    score: str = "cauchy",
+    mean: str | None = None,
+    valid: Tensor | None = None,
+    offset: int = 0,
+    impl: str = "auto",
+) -> Tensor:
+    """Σ_j w_ij v_j / Σ_j w_ij over the keys of an index, and the mean token.
+
+    Weights by score: "cauchy" 1 / (‖q − k‖² + γ²) · "neg-euclid" exp(−‖q − k‖² / γ²) · "inv-euclid" 1 / (‖q − k‖ + γ)
+    · "dot" exp(q · k / √d). Differentiable in q, k, v and γ.
+
+    Args:
+        q: [B, H, N, d]; coordinates, computed in fp32, or in float64 if they are.
+        k: [B, H, S, d].
+        v: [B, Hv, S, dv], Hv a divisor of H (grouped value heads).
+        index: integer [B, H, N, k], positions of keys; −1 = none. A key that stands twice counts twice.
+        gamma: [H], floored at `GAMMA_FLOOR`.
+        score: see above.
+        mean: one more key and value, the means of k and of v over the valid j ≤ offset + i ("prefix") or over every
+            valid j ("all"); None = no mean token. Where the mean is over nothing there is none.
+        valid: bool [B, S], True = a real key; it matters to the mean only.
+        offset: position of query 0.
+        impl: "auto", "reference" or "triton".
+
+    Returns:
+        [B, H, N, dv] in v's dtype; zeros where the index is empty and there is no mean token.
+
+    Raises:
+        ValueError: naming the argument and its shape or value.
+    """
+    resolve(impl)
+    _check(q, k, v, index, gamma, score, mean)
+    with torch.autocast(q.device.type, enabled=False):
+        values = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        coordinates = torch.promote_types(q.dtype, torch.float32)
+        q, k, gamma = q.to(coordinates), k.to(coordinates), gamma.to(coordinates)
+        keys, present = _gather(k, index), index >= 0
+        if mean is not None:
+            mean_key, any_key = _running_mean(k, mean, valid, q.shape[-2], offset)
+            keys = torch.cat((keys, mean_key.unsqueeze(-2)), dim=-2)
+            present = torch.cat((present, any_key[..., None].expand(*present.shape[:-1], 1)), dim=-1)
+        weights = _normalised(_weights(q, keys, gamma, present, score))
+        out = _weighted_sum(weights[..., : index.shape[-1]], index, values)
+        if mean is not None:
+            mean_value, _ = _running_mean(values, mean, valid, q.shape[-2], offset)
+            out = out + (weights[..., -1:] * mean_value).to(out.dtype)
+        return out
+
+
+def zeta_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    *,
+    topk: int = 32,
+    causal: bool = True,
+    chunk: int = 1,
+    bits: int | None = None,
+    mean: str | None = None,
+    valid: Tensor | None = None,
+    offset: int = 0,
+    deterministic: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """ZETA's attention as one operation: Morton codes, Z-order search, Cauchy weights (ZETA, §3).
+
+    Args:
+        q: [B, H, N, d], in [−1, 1].
+        k: [B, H, S, d], in [−1, 1].
+        v: [B, Hv, S, dv].
+        gamma: [H].
+        topk: keys a query.
+        causal: as in `zorder_search`, like chunk, valid and offset.
+        chunk: as in `zorder_search`.
+        bits: as in `morton_encode`; where bits · d > 63 the reference ranks cells lexicographically.
+        mean: as in `topk_attention`.
+        valid: bool [B, S], True = a real key.
+        offset: position of query 0.
+        deterministic: gradients bit-identical from run to run. The reference is so on a CPU; on a GPU it raises.
+        impl: "auto", "reference" or "triton".
+
+    Returns:
+        [B, H, N, dv] in v's dtype.
+
+    Raises:
+        ValueError: naming the argument and its shape or value.
+    """
+    resolve(impl)
+    if deterministic and q.is_cuda:
+        raise ValueError(
+            "the reference adds gradients of keys in any order on a GPU; deterministic=True needs a CPU here."
+        )
+    q_codes, k_codes = zorder_codes(q, k, bits=bits)
+    index = zorder_search(q_codes, k_codes, k=topk, causal=causal, chunk=chunk, valid=valid, offset=offset)
+    return topk_attention(q, k, v, index, gamma, mean=mean, valid=valid, offset=offset)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, score: str, mean: str | None) -> None:
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}.")
+    if mean not in (None, "prefix", "all"):
+        raise ValueError(f"mean must be None, 'prefix' or 'all'; got {mean!r}.")
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"q [B, H, N, d] and k [B, H, S, d] must agree; got {tuple(q.shape)} and {tuple(k.shape)}.")
+    if v.ndim != 4 or v.shape[0] != k.shape[0] or v.shape[2] != k.shape[2] or q.shape[1] % v.shape[1]:
+        raise ValueError(f"v must be [B, Hv, S, dv] with Hv dividing H; got {tuple(v.shape)} for k {tuple(k.shape)}.")
+    if index.ndim != 4 or index.shape[:3] != q.shape[:3] or index.is_floating_point():
+        raise ValueError(f"index must be integer [B, H, N, k]; got {index.dtype} {tuple(index.shape)}.")
+    if gamma.shape != (q.shape[1],):
+        raise ValueError(f"gamma must be [H] = [{q.shape[1]}]; got {tuple(gamma.shape)}.")
+    if len({t.device for t in (q, k, v, index, gamma)}) > 1:
+        raise ValueError("q, k, v, index and gamma must be on one device.")
+
+
+def _gather(k: Tensor, index: Tensor) -> Tensor:
+    """[B, H, N, k, d]: the key at each place of the index; key 0 where there is none (its weight will be 0)."""
+    B, H, N, topk = index.shape
+    flat = index.clamp(min=0).long().view(B, H, N * topk, 1).expand(-1, -1, -1, k.shape[-1])
+    return k.gather(2, flat).view(B, H, N, topk, k.shape[-1])
+
+
+def _running_mean(x: Tensor, kind: str, valid: Tensor | None, N: int, offset: int) -> tuple[Tensor, Tensor]:
+    """Mean of x [B, H, S, d] for each query, [B, H, N, d], and where there is one, bool [B, 1, N]."""
+    S = x.shape[-2]
+    real = torch.ones(x.shape[0], S, dtype=torch.bool, device=x.device) if valid is None else valid
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~real[:, None, :, None], 0.0)
+    count = real[:, None, :].cumsum(-1)  # [B, 1, S]
+    if kind == "all":
+        total, count = wide.sum(-2, keepdim=True), count[..., -1:].expand(-1, -1, N)
+    else:
+        position = offset + torch.arange(N, device=x.device)
+        at = position.clamp(0, S - 1)
+        total, count = wide.cumsum(-2)[:, :, at], count[..., at] * (position >= 0)
+    return total / count.clamp(min=1)[..., None].to(wide.dtype), count > 0
+
+
+def _weights(q: Tensor, keys: Tensor, gamma: Tensor, present: Tensor, score: str) -> Tensor:
+    """Unnormalised weights [B, H, N, k] of keys [B, H, N, k, d]; 0 where none is present."""
+    gamma = gamma.clamp(min=GAMMA_FLOOR)[:, None, None]
+    if score == "dot":
+        return _exponential((q.unsqueeze(-2) * keys).sum(-1) / q.shape[-1] ** 0.5, present)
+    square = (q.unsqueeze(-2) - keys).square().sum(-1)
+    if score == "neg-euclid":
+        return _exponential(-square / gamma.square(), present)
+    if score == "cauchy":
+        weights = 1 / (square + gamma.square())
+    else:
+        distance = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)  # √ has no gradient at 0
+        weights = 1 / (distance + gamma)
+    return weights.masked_fill(~present, 0.0)
+
+
+def _exponential(logits: Tensor, present: Tensor) -> Tensor:
+    """Exponential of logits less their row's largest, which the normalisation cancels; 0 where none is present."""
+    logits = logits.masked_fill(~present, -torch.inf)
+    largest = logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else logits.new_zeros(())
+    return (logits - largest.nan_to_num(neginf=0.0)).exp()
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    total = weights.sum(-1, keepdim=True)
+    return weights / torch.where(total > 0, total, 1.0)
+
+
+def _weighted_sum(weights: Tensor, index: Tensor, v: Tensor) -> Tensor:
+    """Σ_j w_ij v_j [B, H, N, dv], as a product with the weights spread over all S keys: no [N, k, dv] in memory."""
+    spread = weights.new_zeros(*index.shape[:3], v.shape[-2])
+    spread = spread.scatter_add(-1, index.clamp(min=0).long(), weights)
+    return spread.to(v.dtype) @ v

@@ -1,0 +1,135 @@
+"""Which keys a query attends: a window around its place on the Z-order curve, or the exact nearest neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zeta_bench.ops._impl import resolve
+
+
+def limits(N: int, S: int, *, causal: bool, chunk: int, offset: int, device: torch.device) -> Tensor:
+    """First key that each query may not use, int64 [N].
+
+    Query i stands at position p = offset + i. chunk = 1: p + 1; chunk = M: ⌊p / M⌋ · M (ZETA, §3.3: a query sees
+    nothing of its own chunk); not causal: S.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1; got {chunk}.")
+    if not causal:
+        return torch.full((N,), S, dtype=torch.int64, device=device)
+    position = offset + torch.arange(N, device=device)
+    limit = position + 1 if chunk == 1 else position.div(chunk, rounding_mode="floor") * chunk
+    return limit.clamp(0, S)
+
+
+def zorder_search(
+    q_codes: Tensor,
+    k_codes: Tensor,
+    *,
+    k: int,
+    causal: bool = True,
+    chunk: int = 1,
+    valid: Tensor | None = None,
+    offset: int = 0,
+    impl: str = "auto",
+) -> Tensor:
+    """The window of k keys around each query's place among the permitted keys in code order (ZETA, §3.2 and §3.3).
+
+    A key j is permitted if it is valid and below the query's limit (see `limits`). Permitted keys are ranked by
+    (code, position); r = how many have a code ≤ the query's; taken are the ranks [s, s + k) with
+    s = clamp(r − k // 2, 0, max(permitted − k, 0)). Among equal codes the newest are kept, and if all codes are
+    equal the k newest keys are taken.
+
+    Args:
+        q_codes: integer [B, H, N].
+        k_codes: integer [B, H, S].
+        k: keys a query, at least 1.
+        causal: see `limits`, as are chunk and offset.
+        chunk: 1 = causal to the token; M = only keys of earlier chunks of M.
+        valid: bool [B, S], True = a real key; None = all.
+        offset: position of query 0.
+        impl: "auto", "reference" or "triton".
+
+    Returns:
+        int32 [B, H, N, k], ascending in rank; −1, at the end, where there are fewer than k.
+
+    Raises:
+        ValueError: naming the argument and its shape or value.
+    """
+    resolve(impl)
+    _check_codes(q_codes, k_codes, k, valid)
+    N, S = q_codes.shape[-1], k_codes.shape[-1]
+    limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k_codes.device)
+    codes, order = k_codes.sort(dim=-1, stable=True)  # by (code, position)
+    allowed = order[:, :, None, :] < limit[:, None]  # [B, H, N, S]
+    if valid is not None:
+        allowed &= valid[:, None, :].expand_as(order).gather(-1, order)[:, :, None, :]
+    rank = allowed.cumsum(-1, dtype=torch.int32) - 1  # among the permitted, where allowed
+    permitted = rank[..., -1:] + 1 if S else rank.new_zeros(*rank.shape[:-1], 1)
+    not_above = allowed & (codes[:, :, None, :] <= q_codes[..., None])
+    r = not_above.sum(-1, keepdim=True, dtype=torch.int32)
+    start = torch.minimum((r - k // 2).clamp(min=0), (permitted - k).clamp(min=0))
+    chosen = allowed & (rank >= start) & (rank < start + k)
+    slot = torch.where(chosen, rank - start, k).long()  # slot k gathers what is not chosen, and is cut off
+    index = order.new_full((*rank.shape[:-1], k + 1), -1)
+    return index.scatter_(-1, slot, order[:, :, None, :].expand_as(slot))[..., :k].to(torch.int32)
+
+
+def exact_search(
+    q: Tensor,
+    k: Tensor,
+    *,
+    topk: int,
+    causal: bool = True,
+    chunk: int = 1,
+    valid: Tensor | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """The oracle: each query's nearest permitted keys by squared Euclidean distance; among equals the newest.
+
+    Args:
+        q: [B, H, N, d].
+        k: [B, H, S, d].
+        topk: keys a query, at least 1.
+        causal: which keys are permitted, as in `zorder_search`; so are chunk, valid and offset.
+        chunk: see causal.
+        valid: bool [B, S].
+        offset: position of query 0.
+
+    Returns:
+        int32 [B, H, N, topk], ascending in distance; −1, at the end, where there are fewer than topk.
+    """
+    _check_codes(q[..., 0], k[..., 0], topk, valid)
+    N, S = q.shape[-2], k.shape[-2]
+    distance = squared_distance(q.detach(), k.detach())
+    limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k.device)
+    allowed = torch.arange(S, device=k.device) < limit[:, None]
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    distance = distance.masked_fill(~allowed, torch.inf)
+    near, place = distance.flip(-1).sort(dim=-1, stable=True)  # flipped, so that of equals the newest comes first
+    index = (S - 1 - place).masked_fill(near == torch.inf, -1)[..., :topk]
+    return torch.nn.functional.pad(index, (0, topk - index.shape[-1]), value=-1).to(torch.int32)
+
+
+def squared_distance(q: Tensor, k: Tensor) -> Tensor:
+    """‖q_i − k_j‖² [B, H, N, S] of [B, H, N, d] and [B, H, S, d]; by differences: ‖q‖² + ‖k‖² − 2q·k would cancel."""
+    total = torch.zeros((), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
+    for c in range(q.shape[-1]):
+        total = total + (q[..., :, None, c] - k[..., None, :, c]).square()
+    return total
+
+
+def _check_codes(q: Tensor, k: Tensor, topk: int, valid: Tensor | None) -> None:
+    if topk < 1:
+        raise ValueError(f"k must be at least 1; got {topk}.")
+    if q.ndim != 3 or k.ndim != 3 or q.shape[:2] != k.shape[:2]:
+        raise ValueError(
+            f"queries and keys must agree in [B, H, …]; queries have {tuple(q.shape)}, keys {tuple(k.shape)}."
+        )
+    if q.device != k.device:
+        raise ValueError(f"queries are on {q.device} and keys on {k.device}; move them to one device.")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != (k.shape[0], k.shape[-1])):
+        want = (k.shape[0], k.shape[-1])
+        raise ValueError(f"valid must be bool {want}; it is {valid.dtype} {tuple(valid.shape)}.")

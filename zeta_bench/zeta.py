@@ -1,0 +1,262 @@
+"""ZETA (arXiv 2501.14577): attention to the nearest keys on a Z-order curve, as a module for any model.
+
+    x → two-layer MLPs f_q, f_k → coordinates in [−1, 1]^d_k → Morton codes → k keys by code → Cauchy weights → values
+
+What the paper leaves open (chunk, bits, range, hidden width of the MLPs) is a setting, with the default named in
+`ZetaConfig`. Cost as published: O(N log N) time, O(N) memory; the reference here is quadratic in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zeta_bench import ops
+from zeta_bench.attention import Attention, AttentionSpec
+from zeta_bench.ops._impl import resolve
+from zeta_bench.ops.morton import MAX_BITS, default_bits
+from zeta_bench.settings import Settings
+
+
+class ZetaConfig(Settings):
+    """Settings of ZETA; the defaults are the published form where the paper gives one.
+
+    Attributes:
+        d_k: coordinates a head (paper: 3).
+        k: keys a query (paper: 32).
+        chunk: a query sees keys of earlier chunks of so many tokens only; 1 = causal to the token. Undisclosed.
+            Without meaning in bidirectional tasks.
+        search: zorder, as in the paper · exact nearest neighbours (the oracle) · local: the newest keys · random keys ·
+            none: the mean token alone.
+        local_window: so many newest keys besides, in the same normalisation; each key counts once.
+        mean: append the mean token.
+        score: weight of a key, see `zeta_bench.ops.topk_attention`.
+        projection: f_q and f_k: two-layer MLPs with hidden width d_model and GELU (paper: "MLP"), or one linear map.
+        bound: how coordinates are kept in [−1, 1]. Undisclosed.
+        bits: bits a coordinate; None = min(10, 31 // d_k). Undisclosed.
+        gamma_init: γ before training.
+        gamma_per_head: one γ a head instead of one a layer.
+        impl: implementation of the ops.
+    """
+
+    d_k: PositiveInt = 3
+    k: PositiveInt = 32
+    chunk: PositiveInt = 16
+    search: Literal["zorder", "exact", "local", "random", "none"] = "zorder"
+    local_window: int = Field(default=0, ge=0)
+    mean: bool = True
+    score: Literal["cauchy", "neg-euclid", "inv-euclid", "dot"] = "cauchy"
+    projection: Literal["mlp", "linear"] = "mlp"
+    bound: Literal["tanh", "clip"] = "tanh"
+    bits: PositiveInt | None = None
+    gamma_init: float = Field(default=0.5, gt=0.0, lt=1.0)
+    gamma_per_head: bool = False
+    impl: Literal["auto", "reference", "triton"] = "auto"
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> ZetaConfig:
+        bits = default_bits(self.d_k) if self.bits is None else self.bits
+        if self.search == "zorder" and bits > MAX_BITS:
+            raise ValueError(f"bits = {bits} are more than the {MAX_BITS} of a code")
+        if self.search == "none" and not self.mean and not self.local_window:
+            raise ValueError("search=none with mean=false leaves nothing to attend; switch one of them on")
+        return self
+
+
+class ZetaAttention(Attention):
+    """ZETA as a module; see `ZetaConfig` for its settings.
+
+    Example:
+        >>> spec = AttentionSpec(d_model=64, n_heads=2, max_len=128)
+        >>> ZetaAttention(spec)(torch.randn(1, 128, 64)).shape
+        torch.Size([1, 128, 64])
+    """
+
+    Config: ClassVar[type[ZetaConfig]] = ZetaConfig
+
+    def __init__(self, spec: AttentionSpec, config: Any = None) -> None:
+        super().__init__(spec, config)
+        coordinates = spec.n_heads * self.config.d_k
+        self.f_q = _Projection(spec.d_model, coordinates, self.config.projection)
+        self.f_k = _Projection(spec.d_model, coordinates, self.config.projection)
+        self.value = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        self.out = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        start = torch.logit(torch.tensor(float(self.config.gamma_init)))
+        self.gamma_logit = nn.Parameter(start.repeat(spec.n_heads if self.config.gamma_per_head else 1))
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ of each head, [H], in (0, 1): the sigmoid of a parameter (ZETA, §3.4)."""
+        return self.gamma_logit.sigmoid().expand(self.spec.n_heads)
+
+    @property
+    def impl(self) -> str:
+        """The implementation that runs, never "auto"."""
+        return resolve(self.config.impl)
+
+    def coordinates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates of queries and keys, each [B, H, N, d_k] in [−1, 1]; fp32 under any autocast, float64 if x is."""
+        return self._bounded(self.f_q(x)), self._bounded(self.f_k(x))
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, d_model] → [B, N, d_model]; see `Attention.forward`."""
+        B, N, d_model = x.shape
+        q, k = self.coordinates(x)
+        v = self.value(x).view(B, N, self.spec.n_heads, self.spec.d_head).transpose(1, 2)
+        return self.out(self._attend(q, k, v, valid).transpose(1, 2).reshape(B, N, d_model))
+
+    def select(self, q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
+        """The keys that each query attends besides the mean token.
+
+        Args:
+            q: [B, H, N, d_k].
+            k: [B, H, N, d_k].
+            valid: bool [B, N] or None.
+
+        Returns:
+            int32 [B, H, N, k + local_window]; −1 = none. No key stands twice.
+        """
+        found = self._search(q, k, valid)
+        if not self.config.local_window:
+            return found
+        here = _positions(k)
+        window = ops.zorder_search(here, here, k=self.config.local_window, causal=self.spec.causal, valid=valid)
+        twice = (found[..., :, None] == window[..., None, :]).any(-1)
+        return torch.cat((found.masked_fill(twice, -1), window), dim=-1)
+
+    def reference(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The output by definition: every weight in an [N, N] matrix that is 0 off the selected keys."""
+        B, N, d_model = x.shape
+        q, k = self.coordinates(x)
+        v = self.value(x).view(B, N, self.spec.n_heads, self.spec.d_head).transpose(1, 2)
+        index = self.select(q, k, valid)
+        chosen = torch.zeros(*index.shape[:3], N + 1, dtype=torch.bool, device=x.device)
+        chosen = chosen.scatter(-1, index.long().masked_fill(index < 0, N), True)[..., :N]
+        weights = self._kernel(q, k) * chosen
+        numerator, denominator = weights @ v, weights.sum(-1, keepdim=True)
+        if self.config.mean:
+            seen = torch.ones(N, N, dtype=torch.bool, device=x.device)
+            seen = (seen.tril() if self.spec.causal else seen) & (
+                torch.ones_like(seen[0]) if valid is None else valid[:, None, None, :]
+            )
+            average = seen.to(v.dtype) / seen.sum(-1, keepdim=True).clamp(min=1)
+            mean_weight = self._kernel(q.unsqueeze(-2), (average @ k).unsqueeze(-2)).squeeze(-1) * seen.any(
+                -1, keepdim=True
+            )
+            numerator, denominator = numerator + mean_weight * (average @ v), denominator + mean_weight
+        attended = numerator / torch.where(denominator > 0, denominator, 1.0)
+        return self.out(attended.transpose(1, 2).reshape(B, N, d_model))
+
+    @torch.no_grad()
+    def diagnose(self, x: Tensor, valid: Tensor | None = None) -> dict[str, Any]:
+        """What the search does on an input: a list [H], one entry a head, of each of these.
+
+        - recall: share of the exact k nearest permitted keys that the search found, over queries that had to choose
+          (more than k permitted keys); null where no query had to;
+        - gamma;
+        - distinct_codes: different key codes ÷ keys;
+        - empty: share of (real) queries without any key but the mean token.
+        """
+        q, k = self.coordinates(x)
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
+        how = {"causal": self.spec.causal, "chunk": self.config.chunk, "valid": valid}
+        found = self._search(q, k, valid)
+        nearest = ops.exact_search(q, k, topk=self.config.k + 1, **how)
+        had_to_choose = (nearest[..., -1] >= 0) & real[:, None]
+        nearest = nearest[..., :-1]
+        hit = ((nearest[..., :, None] == found[..., None, :]) & (nearest >= 0)[..., None]).any(-1)
+        recall = _mean_over(hit.float().mean(-1), had_to_choose)
+        _, codes = ops.morton.zorder_codes(q, k, bits=self.config.bits)
+        distinct = [_distinct(codes[:, h], real) for h in range(self.spec.n_heads)]
+        empty = _mean_over((found < 0).all(-1).float(), real[:, None].expand(found.shape[:3]))
+        return {"recall": recall, "gamma": self.gamma.tolist(), "distinct_codes": distinct, "empty": empty}
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
+        config = self.config
+        mean = ("prefix" if self.spec.causal else "all") if config.mean else None
+        if config.search == "zorder" and config.score == "cauchy" and not config.local_window:
+            return ops.zeta_attention(
+                q, k, v, self.gamma.to(q.dtype), topk=config.k, causal=self.spec.causal, chunk=config.chunk,
+                bits=config.bits, mean=mean, valid=valid, impl=config.impl,
+            )  # fmt: skip
+        index = self.select(q, k, valid)
+        return ops.topk_attention(
+            q, k, v, index, self.gamma.to(q.dtype), score=config.score, mean=mean, valid=valid, impl=config.impl
+        )
+
+    def _search(self, q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
+        how = {"causal": self.spec.causal, "chunk": self.config.chunk, "valid": valid}
+        topk = self.config.k
+        if self.config.search == "none":
+            return torch.empty(*q.shape[:3], 0, dtype=torch.int32, device=q.device)
+        if self.config.search == "exact":
+            return ops.exact_search(q, k, topk=topk, **how)
+        if self.config.search == "zorder":
+            codes = ops.morton.zorder_codes(q, k, bits=self.config.bits)
+        elif self.config.search == "local":  # positions as codes: the window around, or before, the query itself
+            codes = (_positions(q), _positions(k))
+        else:
+            codes = (_noise(q, 2 * self.spec.layer), _noise(k, 2 * self.spec.layer + 1))
+        return ops.zorder_search(*codes, k=topk, impl=self.config.impl, **how)
+
+    def _bounded(self, x: Tensor) -> Tensor:
+        B, N, _ = x.shape
+        bounded = x.tanh() if self.config.bound == "tanh" else x.clamp(-1, 1)
+        return bounded.view(B, N, self.spec.n_heads, self.config.d_k).transpose(1, 2)
+
+    def _kernel(self, q: Tensor, k: Tensor) -> Tensor:
+        """Unnormalised weight of every key for every query: [B, H, N, d_k] and [B, H, S, d_k] → [B, H, N, S]."""
+        gamma = self.gamma.to(q.dtype).clamp(min=ops.attention.GAMMA_FLOOR).view(-1, *[1] * (q.ndim - 2))
+        if self.config.score == "dot":
+            return (q @ k.mT / q.shape[-1] ** 0.5).exp()
+        square = ops.search.squared_distance(q, k)
+        if self.config.score == "cauchy":
+            return 1 / (square + gamma**2)
+        return (-square / gamma**2).exp() if self.config.score == "neg-euclid" else 1 / (square.sqrt() + gamma)
+
+
+class _Projection(nn.Module):
+    """f_q or f_k: [B, N, d_model] → [B, N, coordinates], the last map in fp32 so that autocast does not merge cells."""
+
+    def __init__(self, d_model: int, coordinates: int, kind: str) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(d_model, d_model) if kind == "mlp" else None
+        self.last = nn.Linear(d_model, coordinates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.hidden is not None:
+            x = F.gelu(self.hidden(x))
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            return F.linear(x.to(wide), self.last.weight.to(wide), self.last.bias.to(wide))
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Position of each token as its code: int64 [B, H, N] for x [B, H, N, …]."""
+    return torch.arange(x.shape[2], device=x.device).expand(x.shape[:3])
+
+
+def _noise(x: Tensor, stream: int) -> Tensor:
+    """Pseudo-random code of each (head, position), the same at every call: int64 [B, H, N] (splitmix64's finaliser)."""
+    B, H, N = x.shape[:3]
+    z = torch.arange(H * N, device=x.device).view(H, N) + (stream + 1) * 0x9E3779B97F4A7C1
+    for factor in (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):
+        z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * factor
+    return ((z ^ ((z >> 31) & 0x1FFFFFFFF)) >> 2).expand(B, H, N)
+
+
+def _mean_over(x: Tensor, where: Tensor) -> list[float | None]:
+    """Mean of x [B, H, N] over the places `where`, for each head; None where there is no place."""
+    count = where.sum((0, 2))
+    total = x.masked_fill(~where, 0.0).sum((0, 2))
+    return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]
+
+
+def _distinct(codes: Tensor, real: Tensor) -> float:
+    """Different codes ÷ keys, averaged over sequences, for codes [B, N]."""
+    shares = [len(row[keep].unique()) / max(int(keep.sum()), 1) for row, keep in zip(codes, real, strict=True)]
+    return sum(shares) / len(shares)
