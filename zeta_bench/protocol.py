@@ -264,7 +264,7 @@ def _check_key(protocol: Protocol, key: str) -> None:
     section, dot, leaf = key.partition(".")
     if section == "data" and dot:
         return
-    models = {"backbone": Backbone, "optim": Optim, "budget": Budget, "select": Select}
+    models: dict[str, type[Settings]] = {"backbone": Backbone, "optim": Optim, "budget": Budget, "select": Select}
     if section not in models or not dot:
         if key in {"precision", "direction"}:
             return

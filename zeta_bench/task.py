@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 import torchmetrics
 from pydantic import BaseModel
 from torch import Tensor
@@ -17,6 +16,7 @@ IGNORE = -100
 """A label that carries no loss and no score."""
 
 Batch = dict[str, Tensor]
+Split = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class BenchTask(ABC):
         """What a model must take and give."""
 
     @abstractmethod
-    def examples(self, split: Literal["train", "valid", "test"]) -> Examples:
+    def examples(self, split: Split) -> Examples:
         """A split. Raises DataMissing, with the command that gets it, where the data is not at hand."""
 
     @abstractmethod
@@ -133,14 +133,10 @@ class BenchTask(ABC):
     def nbytes(self) -> int:
         """Size of the data in memory, in bytes, as ``--dry-run`` prints it."""
         shape = self.shape()
-        return sum(len(self.examples(split)) * shape.max_len * 8 for split in ("train", "valid", "test"))
+        splits: tuple[Split, ...] = ("train", "valid", "test")
+        return sum(len(self.examples(split)) * shape.max_len * 8 for split in splits)
 
 
 def select_labelled(batch: Batch) -> Tensor:
     """Bool, shaped as the labels: where the loss and the score look."""
     return batch["labels"] != IGNORE
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on another device."""
-    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}

@@ -93,7 +93,7 @@ class Tally:
     def measure(self, value: float, bound: float, where: str) -> None:
         """Note a difference that was measured elsewhere."""
         self.count += 1
-        if self.worst is None or self.bound is None or value * self.bound > self.worst * bound:
+        if self.worst is None or self.bound is None or _share(value, bound) > _share(self.worst, self.bound):
             self.worst, self.bound = value, bound
         if not value <= bound:
             self.failures.append(f"{where}: differs by {value:.2g}, bound {bound:.2g}")
@@ -103,6 +103,12 @@ class Tally:
         self.count += 1
         if not holds:
             self.failures.append(where)
+
+
+def _share(value: float, bound: float) -> float:
+    if bound:
+        return value / bound
+    return math.inf if value else 0.0
 
 
 def rounding(*tensors: Tensor) -> float:
@@ -137,12 +143,14 @@ def scattered_mask(length: int = N, batch: int = B) -> Tensor:
 
 
 def gradients(module: Attention, forward: Forward, x: Tensor, valid: Tensor | None, g: Tensor) -> dict[str, Tensor]:
-    """The output, and the gradients of Σ g·y by x and by every parameter; without a gradient: zeros."""
+    """Output "y" and the gradients of Σ g·y by x and every parameter, zeros where unused; y alone if it has none."""
     leaf = x.clone().requires_grad_()
     y = forward(leaf, valid)
-    names, parameters = zip(*[(n, p) for n, p in module.named_parameters() if p.requires_grad] or [("", leaf)])
-    found = torch.autograd.grad(y, [leaf, *parameters], g.to(y.dtype), allow_unused=True, materialize_grads=True)
-    return {"y": y.detach(), "∂x": found[0], **{f"∂{name}": grad for name, grad in zip(names, found[1:]) if name}}
+    if not y.requires_grad:
+        return {"y": y}
+    by = {"∂x": leaf} | {f"∂{name}": p for name, p in module.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(y, list(by.values()), g.to(y.dtype), materialize_grads=True)
+    return {"y": y.detach(), **dict(zip(by, found, strict=True))}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zeta_bench.audit.case import D_MODEL, N, Case, Tally, rounding, tokens
+from zeta_bench.audit.case import D_MODEL, Case, N, Tally, rounding, tokens
 
 CUTS = (1, 2, 17, 33, 64, N - 1)
 """First token of the future, in the value audit and the gradient audit."""
@@ -70,7 +70,11 @@ def _futures(x: Tensor, cut: int) -> Iterator[tuple[str, Tensor, Tensor | None]]
     changed[:, cut] = 0.0
     yield f"setting token {cut} to zero", changed, None
     for size in (1.0, 1e3):
-        yield f"redrawing every token from {cut} on at scale {size:g}", torch.cat((x[:, :cut], size * other[:, cut:]), 1), None
+        yield (
+            f"redrawing every token from {cut} on at scale {size:g}",
+            torch.cat((x[:, :cut], size * other[:, cut:]), 1),
+            None,
+        )
     valid = (torch.arange(x.shape[1]) < cut).expand(x.shape[:2]).clone()
     valid[:, -1] = True
     yield f"padding from {cut} on", x, valid

@@ -1,0 +1,191 @@
+"""The model around an attention variant: embedding, blocks, and a head for each kind of task.
+
+    tokens or values → (+ positions) → n × [norm → short convolution → attention → +, norm → MLP → +] → norm → head
+
+Everything but the attention is the same for every variant of a protocol.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zeta_bench.attention import Attention, AttentionSpec, build
+from zeta_bench.protocol import Backbone
+from zeta_bench.registry import Choice
+from zeta_bench.task import Shape
+
+
+class Model(nn.Module):
+    """A sequence model for one task's shape.
+
+    Args:
+        shape: what the task gives and wants.
+        backbone: the protocol's settings.
+        choice: the attention variant.
+        causal: whether output i may depend on inputs j ≤ i only.
+    """
+
+    def __init__(self, shape: Shape, backbone: Backbone, choice: Choice, *, causal: bool) -> None:
+        super().__init__()
+        self.shape, self.backbone, self.causal = shape, backbone, causal
+        cls = shape.head != "lm" and backbone.pooling == "cls"
+        self.cls = nn.Parameter(torch.zeros(backbone.d_model)) if cls else None
+        self.embed = Embedding(shape, backbone)
+        self.blocks = nn.ModuleList(
+            Block(backbone, build(choice, attention_spec(shape, backbone, causal=causal, layer=layer)))
+            for layer in range(backbone.n_layers)
+        )
+        self.norm = nn.LayerNorm(backbone.d_model)
+        self.head = make_head(shape, backbone)
+        if isinstance(self.head, nn.Linear) and shape.head == "lm" and backbone.tie_embeddings:
+            self.head.weight = self.embed.table.weight
+
+    def forward(self, inputs: Tensor, valid: Tensor | None = None, where: Tensor | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+            inputs: int64 [B, N] or float [B, N, channels]; for "pair" with a 2 after B.
+            valid: bool, True = a real token; None = all.
+            where: for "lm", bool [B, N]: the positions whose logits are wanted; None = all.
+
+        Returns:
+            "lm": [M, outputs] at the M wanted positions in row-major order; otherwise [B, outputs].
+        """
+        if self.shape.head == "pair":
+            both = self.hidden(inputs.flatten(0, 1), None if valid is None else valid.flatten(0, 1))
+            pooled = self.pool(both, None if valid is None else valid.flatten(0, 1))
+            a, b = pooled.unflatten(0, (-1, 2)).unbind(1)
+            return self.head(torch.cat((a, b, a - b, a * b), dim=-1))
+        hidden = self.hidden(inputs, valid)
+        if self.shape.head == "classifier":
+            return self.head(self.pool(hidden, valid))
+        return self.head(hidden.flatten(0, 1) if where is None else hidden[where])
+
+    def hidden(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Output of the last block, normalised: [B, N, d_model], with the CLS token first where there is one."""
+        x = self.embed(inputs)
+        if self.cls is not None:
+            x = torch.cat((self.cls.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+            valid = None if valid is None else F.pad(valid, (1, 0), value=True)
+        for block in self.blocks:
+            x = block(x, valid)
+        return self.norm(x)
+
+    def pool(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
+        """One vector a sequence: [B, N, d_model] → [B, d_model]; the mean is over real tokens."""
+        if self.cls is not None:
+            return hidden[:, 0]
+        if valid is None:
+            return hidden.mean(1)
+        keep = valid[..., None].to(hidden.dtype)
+        return (hidden * keep).sum(1) / keep.sum(1).clamp(min=1)
+
+    def attentions(self) -> list[Attention]:
+        """The attention of each layer."""
+        return [block.attention for block in self.blocks]  # type: ignore[misc]
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Trainable parameters, and those outside the embedding (a tied head counts as embedding)."""
+        total = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return total, total - sum(p.numel() for p in self.embed.parameters())
+
+
+def attention_spec(shape: Shape, backbone: Backbone, *, causal: bool, layer: int = 0) -> AttentionSpec:
+    """What one attention layer of the model is told."""
+    extra = int(shape.head != "lm" and backbone.pooling == "cls")
+    return AttentionSpec(
+        d_model=backbone.d_model,
+        n_heads=backbone.n_heads,
+        max_len=shape.max_len + extra,
+        causal=causal,
+        dropout=backbone.attn_dropout,
+        layer=layer,
+        rotary=backbone.positions == "rotary",
+    )
+
+
+class Embedding(nn.Module):
+    """Tokens or real values, with absolute positions: → [B, N, d_model]. Tables start at N(0, 0.02)."""
+
+    def __init__(self, shape: Shape, backbone: Backbone) -> None:
+        super().__init__()
+        self.table: nn.Embedding | nn.Linear
+        if shape.vocab_size is None:
+            self.table = nn.Linear(shape.channels, backbone.d_model)
+        else:
+            self.table = nn.Embedding(shape.vocab_size, backbone.d_model)
+        nn.init.normal_(self.table.weight, std=0.02)
+        length = shape.max_len
+        self.positions: Tensor | None = None
+        if backbone.positions == "learned":
+            self.positions = nn.Parameter(torch.randn(length, backbone.d_model) * 0.02)
+        elif backbone.positions == "sinusoidal":
+            del self.positions  # a buffer takes the name
+            self.register_buffer("positions", sinusoid(length, backbone.d_model), persistent=False)
+        self.dropout = nn.Dropout(backbone.embed_dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, N] or [B, N, channels] → [B, N, d_model]."""
+        x = self.table(inputs)
+        if self.positions is not None:
+            x = x + self.positions[: x.shape[1]]
+        return self.dropout(x)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block; the MLP is left out where mlp_ratio is 0."""
+
+    def __init__(self, backbone: Backbone, attention: Attention) -> None:
+        super().__init__()
+        d = backbone.d_model
+        self.norm = nn.LayerNorm(d)
+        self.conv = ShortConv(d, backbone.short_conv, causal=attention.spec.causal) if backbone.short_conv else None
+        self.attention = attention
+        self.dropout = nn.Dropout(backbone.dropout)
+        width = round(d * backbone.mlp_ratio)
+        self.mlp = (
+            nn.Sequential(nn.LayerNorm(d), nn.Linear(d, width), nn.GELU(), nn.Linear(width, d)) if width else None
+        )
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """[B, N, d_model] → [B, N, d_model]."""
+        mixed = self.norm(x)
+        if self.conv is not None:
+            mixed = self.conv(mixed, valid)
+        x = x + self.dropout(self.attention(mixed, valid))
+        return x if self.mlp is None else x + self.dropout(self.mlp(x))
+
+
+class ShortConv(nn.Module):
+    """Depthwise convolution over `width` tokens: the last ones where causal, else centred. Padding reads as zeros."""
+
+    def __init__(self, d_model: int, width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.before = width - 1 if causal else width // 2
+        self.after = width - 1 - self.before
+        self.conv = nn.Conv1d(d_model, d_model, width, groups=d_model)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, d_model] → [B, N, d_model]."""
+        if valid is not None:
+            x = x.masked_fill(~valid[..., None], 0.0)
+        return self.conv(F.pad(x.mT, (self.before, self.after))).mT
+
+
+def sinusoid(length: int, d_model: int) -> Tensor:
+    """Fixed positions [length, d_model] (Vaswani et al. 2017, §3.5)."""
+    frequency = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
+    angle = torch.arange(length)[:, None] * frequency
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :d_model]
+
+
+def make_head(shape: Shape, backbone: Backbone) -> nn.Module:
+    """Last map to logits. "pair" takes [a, b, a − b, a · b], the NLI features that the LRA paper describes."""
+    d = backbone.d_model
+    if shape.head == "pair":
+        return nn.Sequential(nn.Linear(4 * d, d), nn.GELU(), nn.Linear(d, shape.outputs))
+    return nn.Linear(d, shape.outputs, bias=shape.head != "lm")

@@ -1,0 +1,78 @@
+"""What ``zeta-bench ls`` shows, as rows; nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zeta_bench.errors import ZetaBenchError
+from zeta_bench.records import Store
+from zeta_bench.registry import catalogue, label
+
+Rows = list[dict[str, Any]]
+
+
+def rows(kind: str, records: Path) -> Rows:
+    """Rows of one kind: variants, tasks, protocols or records (of the store at `records`)."""
+    return (
+        {"variants": _variants, "tasks": _tasks, "protocols": _protocols}[kind]()
+        if kind != "records"
+        else _records(records)
+    )
+
+
+def problems(records: Path | None) -> list[str]:
+    """A sentence for each plug-in that does not import, and for each record of a store that cannot be read."""
+    found = list(catalogue().problems)
+    if records is not None:
+        store = Store(records)
+        list(store.records())
+        found += store.refused
+    return found
+
+
+def _variants() -> Rows:
+    return [
+        {
+            "name": name,
+            "causal": "yes" if entry.causal else "no",
+            "bidirectional": "yes" if entry.bidirectional else "no",
+            "needs": entry.extra,
+            "what it is": entry.summary + (f" — DEFECT: {entry.defect}" if entry.defect else ""),
+        }
+        for name, entry in catalogue().variants.items()
+    ]
+
+
+def _tasks() -> Rows:
+    return [{"name": name, "what it is": entry.summary} for name, entry in catalogue().tasks.items()]
+
+
+def _protocols() -> Rows:
+    from zeta_bench.protocol import load, protocol_files
+
+    found = []
+    for task, entry in catalogue().tasks.items():
+        for name, path in protocol_files(entry).items():
+            try:
+                protocol = load(path)
+                found.append({"task": task, "name": name, "id": protocol.id, "what it is": protocol.summary})
+            except ZetaBenchError as error:
+                found.append({"task": task, "name": name, "id": "unreadable", "what it is": str(error)})
+    return found
+
+
+def _records(root: Path) -> Rows:
+    return [
+        {
+            "kind": record.kind,
+            "task": record.task,
+            "protocol": record.protocol,
+            "variant": label(record.variant, record.settings),
+            "seed": record.seed,
+            "status": record.status,
+            record.metric or "value": None if record.value is None else round(record.value, 4),
+            "run_id": record.run_id,
+        }
+        for record in Store(root).records()
+    ]

@@ -1,0 +1,139 @@
+"""``zeta-bench report``: tables and figures from the records of one or several stores.
+
+Nothing heavy is imported until a report is made. Records come from `zeta_bench.records`, the rules of selection from
+the protocols' files; the package prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zeta_bench.errors import UsageError
+from zeta_bench.records import Record, frame, read_all, write_atomically
+from zeta_bench.registry import catalogue
+from zeta_bench.report.selection import Comparison, compare
+from zeta_bench.report.tables import Table, build_table
+
+if TYPE_CHECKING:
+    from zeta_bench.report.terminal import TerminalTable
+
+__all__ = ["Report", "make_report", "read_report", "terminal_tables", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report found and wrote.
+
+    Attributes:
+        comparisons: the cells behind the tables, one a task and protocol.
+        tables: one a comparison.
+        written: every file written, tables before figures.
+        refused: a sentence for each record file that was left out.
+        nothing: a sentence if there was nothing to report, else "".
+    """
+
+    comparisons: tuple[Comparison, ...] = ()
+    tables: tuple[Table, ...] = ()
+    written: tuple[Path, ...] = ()
+    refused: tuple[str, ...] = ()
+    nothing: str = ""
+
+
+def read_report(stores: Mapping[str, Path], *, tasks: Collection[str] | None = None) -> Report:
+    """The tables of every run record in some stores; nothing is written.
+
+    Args:
+        stores: folders of records by the label that tables give them, such as ``{"runs": Path("runs")}``.
+        tasks: names of tasks, or of families ("lra" for every "lra.…"); None = all.
+    """
+    records, refused = read_all(stores)
+    report = make_report([(label, record) for label, record in records if _wanted(record, tasks)])
+    return replace(report, refused=tuple(refused), nothing=report.nothing and _nothing(stores, tasks))
+
+
+def make_report(records: Sequence[tuple[str, Record]]) -> Report:
+    """The tables of records that are at hand, each with the label of its store; such as those of one command."""
+    runs = [(label, record) for label, record in records if record.kind == "run"]
+    if not runs:
+        return Report(nothing="nothing to report: no run was recorded.")
+    comparisons = compare(frame(runs))
+    defects = {name: variant.defect for name, variant in catalogue().variants.items() if variant.defect}
+    return Report(comparisons, tuple(build_table(each, defects) for each in comparisons))
+
+
+def write_report(
+    stores: Mapping[str, Path],
+    out: Path,
+    *,
+    tasks: Collection[str] | None = None,
+    formats: Sequence[str] = ("md", "tex", "csv"),
+) -> Report:
+    """Write the tables of `read_report` to ``out/tables`` and the figures (PNG and SVG) to ``out/figures``.
+
+    Args:
+        stores: folders of records by the label that tables give them.
+        out: the folder to write into; made if need be. Without records nothing is made.
+        tasks: names of tasks, or of families; None = all.
+        formats: file formats of the tables: "md", "tex", "csv".
+
+    Raises:
+        UsageError: an unknown format, or a folder that cannot be written.
+    """
+    from zeta_bench.report.render import WRITERS
+
+    for name in formats:
+        if name not in WRITERS:
+            raise UsageError(f"there is no table format '{name}'; there is {', '.join(WRITERS)}.")
+    report = read_report(stores, tasks=tasks)
+    if report.nothing:
+        return report
+    written = [*_write_tables(report.tables, out / "tables", formats), *_write_figures(report, out / "figures")]
+    return replace(report, written=tuple(written))
+
+
+def terminal_tables(report: Report) -> list[TerminalTable]:
+    """The tables of a report for ``rich.console.Console.print``."""
+    from zeta_bench.report.terminal import TerminalTable
+
+    return [TerminalTable(table) for table in report.tables]
+
+
+def _write_tables(tables: Iterable[Table], folder: Path, formats: Sequence[str]) -> Iterable[Path]:
+    from zeta_bench.report.files import writing_to
+    from zeta_bench.report.render import WRITERS
+
+    with writing_to(folder):
+        for table in tables:
+            for suffix in formats:
+                path = folder / f"{table.name}.{suffix}"
+                write_atomically(path, WRITERS[suffix](table))
+                yield path
+
+
+def _write_figures(report: Report, folder: Path) -> Iterable[Path]:
+    from zeta_bench.report.figures import draw, line_name
+    from zeta_bench.report.files import write_bytes, writing_to
+    from zeta_bench.report.style import looks
+
+    names = {line_name(cell, each) for each in report.comparisons for cell in each.cells}
+    palette = looks(names)
+    with writing_to(folder):
+        for comparison in report.comparisons:
+            for drawing in draw(comparison, palette):
+                for suffix, content in (("png", drawing.png()), ("svg", drawing.svg())):
+                    path = folder / f"{drawing.name}.{suffix}"
+                    write_bytes(path, content)
+                    yield path
+
+
+def _wanted(record: Record, tasks: Collection[str] | None) -> bool:
+    return tasks is None or any(record.task == task or record.task.startswith(f"{task}.") for task in tasks)
+
+
+def _nothing(stores: Mapping[str, Path], tasks: Collection[str] | None) -> str:
+    where = " or ".join(str(root) for root in stores.values())
+    what = f" of {', '.join(sorted(tasks))}" if tasks else ""
+    return f"nothing to report: there are no run records{what} in {where}; 'zeta-bench run' makes them."

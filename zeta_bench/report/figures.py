@@ -1,0 +1,242 @@
+"""Figures of runs: the metric over training steps, and over width."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zeta_bench.report import style, text
+from zeta_bench.report.canvas import Drawing, finish, make_panels
+from zeta_bench.report.selection import Comparison
+from zeta_bench.report.stats import Cell, point_key
+from zeta_bench.report.tables import WIDTH, split_point
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+_CHANCE: dict[str, Any] = {"color": "#8a8a8a", "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 1}
+_DODGE = 0.06
+"""Distance between neighbouring variants at one width, in octaves: points that coincide stay visible."""
+_SPREAD = 0.6
+"""At most so many octaves between the first and the last variant at one width."""
+_MARKS = 8
+"""About so many markers along a curve."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant in a figure: its cells over all panels.
+
+    Attributes:
+        name: what tells it from every other line.
+        number: its place in the legend.
+        look: its colour and marker.
+        cells: sorted by grid point.
+    """
+
+    name: str
+    number: int
+    look: style.Look
+    cells: tuple[Cell, ...]
+
+    @property
+    def label(self) -> str:
+        """For the legend: the name, and its seeds or how many of its runs are not ok."""
+        statuses = sum((cell.statuses for cell in self.cells), Counter())
+        trouble = {status: count for status, count in statuses.items() if status != "ok"}
+        seeds = text.span((len(cell.runs) for cell in self.cells), lambda count: f"{count:.0f}")
+        told = f"{text.counts(trouble)} of {statuses.total()}" if trouble else seeds
+        return f"{text.plain(self.name)} ({told})"
+
+
+def draw(comparison: Comparison, looks: Mapping[str, style.Look]) -> list[Drawing]:
+    """Every figure that the cells allow.
+
+    Args:
+        comparison: what is drawn.
+        looks: colour and marker by `line_name`; one mapping for all figures of a report keeps them the same.
+    """
+    made = (curve_figure(comparison, looks), width_figure(comparison, looks))
+    return [drawing for drawing in made if drawing is not None]
+
+
+def line_name(cell: Cell, comparison: Comparison) -> str:
+    """A cell's series, with its store and device class where the comparison has several."""
+    told = [str(getattr(cell, field)) for field in ("store", "device_class") if comparison.varies(field)]
+    return f"{cell.series} [{', '.join(told)}]" if told else cell.series
+
+
+def mean_curve(cell: Cell) -> pd.DataFrame:
+    """Mean, smallest (low) and largest (high) validation figure over a cell's seeds, by step.
+
+    Only runs that trained to their end take part. One that stopped early, because it was good enough, keeps its last
+    figure: dropping it would bend the mean towards the slow ones.
+    """
+    import pandas as pd
+
+    key = f"valid_{cell.runs[0].metric}"
+    curves = {
+        run.seed: pd.Series({row["step"]: row[key] for row in run.curve if key in row}, dtype=float)
+        for run in cell.counted
+        if run.status in {"ok", "stuck-at-chance"}
+    }
+    if not any(len(curve) for curve in curves.values()):
+        return pd.DataFrame(columns=["mean", "low", "high"], dtype=float)
+    wide = pd.concat(curves, axis=1).sort_index().ffill()
+    return pd.DataFrame({"mean": wide.mean(axis=1), "low": wide.min(axis=1), "high": wide.max(axis=1)})
+
+
+def curve_figure(comparison: Comparison, looks: Mapping[str, style.Look]) -> Drawing | None:
+    """The metric on the validation split over training steps, a panel for each grid point; None without curves."""
+    curves = {id(cell): mean_curve(cell) for cell in comparison.cells}
+    if all(curve.empty for curve in curves.values()):
+        return None
+
+    def plot(axes: Axes, line: Line, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            _plot_curve(axes, curves[id(cell)], line)
+
+    def finish_axis(axes: Axes) -> None:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: text.si(value))
+        axes.locator_params(axis="x", nbins=5)
+
+    title = f"{comparison.task}: validation {comparison.metric} over training"
+    sheet = _Sheet(
+        "curve",
+        title,
+        "training step",
+        "line: mean over seeds, band: their range; in brackets their number, or the runs that are not ok",
+        (),
+    )
+    return _compose(comparison, looks, sheet, plot, finish_axis)
+
+
+def width_figure(comparison: Comparison, looks: Mapping[str, style.Look]) -> Drawing | None:
+    """The metric on the test split over the model's width; None where the grid has fewer than two widths."""
+    widths = sorted({value for cell in comparison.cells for key, value in cell.point if key == WIDTH})
+    if len(widths) < 2:
+        return None
+    total = len({line_name(cell, comparison) for cell in comparison.cells})
+    dodge = min(_DODGE, _SPREAD / total)
+
+    def plot(axes: Axes, line: Line, cells: Sequence[Cell]) -> None:
+        _plot_widths(axes, cells, line, 2.0 ** (dodge * (line.number - (total - 1) / 2)))
+
+    def finish_axis(axes: Axes) -> None:
+        style.log2_axis(axes, widths)
+        room = 2.0 ** (0.2 + dodge * total / 2)
+        axes.set_xlim(widths[0] / room, widths[-1] * room)
+
+    title = f"{comparison.task}: test {comparison.metric} by width"
+    note = "mean and interval over seeds, in brackets their number, or the runs that are not ok; set side by side"
+    if any(cell.mean is None for cell in comparison.cells):
+        note += "; ✕ no run with a value"
+    return _compose(comparison, looks, _Sheet("width", title, "d_model", note, (WIDTH,)), plot, finish_axis)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """What tells one kind of figure from another; grid keys in `along` are on the x axis, the rest get panels."""
+
+    kind: str
+    title: str
+    x_label: str
+    spread: str
+    along: tuple[str, ...]
+
+
+def _compose(
+    comparison: Comparison,
+    looks: Mapping[str, style.Look],
+    sheet: _Sheet,
+    plot: Callable[[Axes, Line, Sequence[Cell]], None],
+    finish_axis: Callable[[Axes], None],
+) -> Drawing:
+    lines = _lines(comparison, looks)
+    points = sorted({split_point(cell.point, sheet.along)[1] for cell in comparison.cells}, key=point_key)
+    with style.applied():
+        figure, panels = make_panels(len(points))
+        for axes, point in zip(panels, points, strict=True):
+            for line in lines:
+                plot(axes, line, [cell for cell in line.cells if split_point(cell.point, sheet.along)[1] == point])
+            _chance_line(axes, [cell for cell in comparison.cells if split_point(cell.point, sheet.along)[1] == point])
+            finish_axis(axes)
+            if point:
+                axes.set_title(style.escape(text.plain(text.point_text(point, text.all_keys(comparison.cells)))))
+        _metric_axis(panels[0], comparison)
+        figure.supxlabel(sheet.x_label, fontsize=9)
+        figure.supylabel(style.escape(text.plain(comparison.metric)), fontsize=9)
+        handles, labels = _legend(comparison, lines)
+        finish(figure, text.plain(sheet.title), [text.provenance(comparison), sheet.spread], handles, labels)
+    return Drawing(text.safe_stem(f"{comparison.name}-{sheet.kind}"), figure)
+
+
+def _lines(comparison: Comparison, looks: Mapping[str, style.Look]) -> list[Line]:
+    found: dict[str, list[Cell]] = {}
+    for cell in comparison.cells:
+        found.setdefault(line_name(cell, comparison), []).append(cell)
+    names = sorted(found, key=style.order)
+    return [Line(name, number, looks[name], tuple(found[name])) for number, name in enumerate(names)]
+
+
+def _plot_curve(axes: Axes, curve: pd.DataFrame, line: Line) -> None:
+    if curve.empty:
+        return
+    steps = curve.index.to_numpy(dtype=float)
+    every = max(1, len(steps) // _MARKS)
+    marks = slice(line.number % every, None, every)  # out of step, so that curves that coincide still show theirs
+    axes.plot(steps, curve["mean"], **line.look.line(), markevery=marks, zorder=3 + 0.01 * line.number)
+    if (curve["high"] > curve["low"]).any():
+        axes.fill_between(steps, curve["low"], curve["high"], color=line.look.color, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _plot_widths(axes: Axes, cells: Sequence[Cell], line: Line, shift: float) -> None:
+    places = sorted(((float(dict(cell.point)[WIDTH]) * shift, cell) for cell in cells), key=lambda place: place[0])
+    have = [(x, cell.mean, cell.interval_seeds) for x, cell in places if cell.mean is not None]
+    axes.errorbar(
+        [x for x, _, _ in have],
+        [mean for _, mean, _ in have],
+        yerr=[
+            [mean - interval.low if interval else 0.0 for _, mean, interval in have],
+            [interval.high - mean if interval else 0.0 for _, mean, interval in have],
+        ],
+        **line.look.line(),
+        capsize=2.0,
+        elinewidth=1.0,
+        zorder=3 + 0.01 * line.number,
+    )
+    lost = [x for x, cell in places if cell.mean is None]
+    axes.plot(lost, [0.02] * len(lost), "x", color=line.look.color, transform=axes.get_xaxis_transform(), zorder=4)
+
+
+def _chance_line(axes: Axes, cells: Sequence[Cell]) -> None:
+    """A level line where all runs of the panel agree on chance."""
+    levels = {run.chance for cell in cells for run in cell.runs}
+    if len(levels) == 1 and (level := levels.pop()) is not None:
+        axes.axhline(level, **_CHANCE)
+
+
+def _metric_axis(axes: Axes, comparison: Comparison) -> None:
+    """A fraction gets its whole range, so that figures of one task look alike; anything else what its values need."""
+    low, high = axes.dataLim.intervaly
+    if comparison.higher_is_better and low >= 0.0 and high <= 1.0:
+        axes.set_ylim(-0.03, 1.04)
+        axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    elif not comparison.higher_is_better and 0.0 < 4 * low < high:  # a perplexity falls by orders of magnitude
+        style.log_metric_axis(axes)
+
+
+def _legend(comparison: Comparison, lines: Sequence[Line]) -> tuple[list[Line2D], list[str]]:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], **line.look.line()) for line in lines]
+    labels = [line.label for line in lines]
+    if any(run.chance is not None for cell in comparison.cells for run in cell.runs):
+        handles.append(Line2D([], [], **_CHANCE))
+        labels.append("chance")
+    return handles, labels

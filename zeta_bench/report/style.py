@@ -1,0 +1,166 @@
+"""One look for every figure and one order for every table: a variant has the same colour and marker everywhere.
+
+Hue tells the family, so that a figure can be read before its legend: black and grey softmax, warm ZETA, blue kernels
+and linear attention, green LSH, purple local windows. Within a family colours also differ in lightness, and markers
+differ over families (filled: ZETA, open: everything else), so that figures survive print and colour blindness.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zeta_bench.registry import catalogue
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FAMILIES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
+    "softmax": (
+        frozenset({"vanilla", "softmax", "full", "sdpa", "flash", "topk", "dense"}),
+        ("#000000", "#8c8c8c", "#4d4d4d", "#bdbdbd"),
+    ),
+    "zeta": (
+        frozenset({"zeta"}),
+        ("#d55e00", "#6d1f58", "#f0a35e", "#e066b5", "#4e2013", "#8b6346", "#fb849a"),
+    ),
+    "kernel": (
+        frozenset({"linear", "performer", "favor", "cosformer", "gla", "deltanet", "nystromformer", "linformer"}),
+        ("#0072b2", "#56b4e9", "#0b1f7a", "#5a6bff", "#01474e"),
+    ),
+    "lsh": (frozenset({"reformer", "lsh", "hash", "routing"}), ("#009e73", "#7cc242", "#094f00")),
+    "local": (frozenset({"local", "window", "longformer", "bigbird"}), ("#7b3fa0", "#c79be6", "#5a0ef9")),
+    "other": (frozenset(), ("#44aa99", "#8a8f00", "#0e5a66")),
+}
+"""Words in a variant's name that place it in a family, and the family's colours; families in the order of legends."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+
+RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.linewidth": 0.8,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5.0,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "text.usetex": False,
+    "svg.fonttype": "none",  # text stays text: searchable, and small
+    "svg.hashsalt": "zeta-bench",  # ids inside an SVG are otherwise random
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one variant is drawn.
+
+    Attributes:
+        color: of line, marker and band.
+        marker: matplotlib's name of it.
+        filled: whether the marker is filled with the colour, or white.
+        dash: matplotlib's line style.
+    """
+
+    color: str
+    marker: str
+    filled: bool
+    dash: Any
+
+    def line(self) -> dict[str, Any]:
+        """Keywords for ``Axes.plot`` and ``Axes.errorbar``."""
+        face = self.color if self.filled else "white"
+        return {
+            "color": self.color,
+            "linestyle": self.dash,
+            "marker": self.marker,
+            "markerfacecolor": face,
+            "markeredgecolor": self.color if not self.filled else "white",
+            "markeredgewidth": 1.2 if not self.filled else 0.5,
+        }
+
+
+def applied() -> AbstractContextManager[None]:
+    """A context in which figures are made and saved in this style; the global settings come back after it."""
+    from matplotlib import rc_context
+
+    return rc_context(RC)
+
+
+def family(name: str) -> str:
+    """The family of a variant, from the words of its name without settings."""
+    words = re.split(r"[^a-z0-9]+", name.partition(":")[0].lower())
+    if words[0] == "zeta":  # zeta-local is ZETA first
+        return "zeta"
+    return next((key for key, (known, _) in FAMILIES.items() if known & set(words)), "other")
+
+
+def order(name: str) -> tuple[int, int, str]:
+    """Sorts variants: by family, then as the catalogue has them, then by name."""
+    base = re.split(r"[: ]", name, maxsplit=1)[0]
+    known = list(catalogue().variants)
+    return (list(FAMILIES).index(family(name)), known.index(base) if base in known else len(known), name)
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for every name.
+
+    A registered variant always has the same one, whatever else is drawn; the others (settings, users' files) take the
+    next free ones of their family, in the order of their names: pass all names of a report at once.
+    """
+    known = list(catalogue().variants)
+    wanted = sorted(set(names) - set(known), key=order)
+    in_family: Counter[str] = Counter()
+    of_fill: dict[bool, int] = defaultdict(int)
+    found = {}
+    for name in [*known, *wanted]:
+        kind = family(name)
+        colors = FAMILIES[kind][1]
+        round_, slot = divmod(in_family[kind], len(colors))
+        filled = kind == "zeta"
+        found[name] = Look(colors[slot], MARKERS[of_fill[filled] % len(MARKERS)], filled, DASHES[round_ % len(DASHES)])
+        in_family[kind] += 1
+        of_fill[filled] += 1
+    return found
+
+
+def log2_axis(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis with a tick at each of `values`, written as a plain number."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(values)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def log_metric_axis(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def escape(text: str) -> str:
+    """Text that matplotlib draws as it is: no mathematics between dollars, no entry that a legend would hide."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

@@ -1,0 +1,306 @@
+"""Tables: what stands in which row and column. How it is written down is `zeta_bench.report.render`'s business."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from zeta_bench.report import style, text
+from zeta_bench.report.selection import Comparison
+from zeta_bench.report.stats import BOOTSTRAP, Cell, Point, point_key, sort_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = "backbone.d_model"
+MOST_COLUMNS = 6
+DAGGER = "†"
+_KINDS = {
+    BOOTSTRAP: "the 95 % bootstrap interval over seeds (for three seeds that is their range)",
+    "range": "the range of two seeds",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One place of a table.
+
+    Attributes:
+        text: unescaped.
+        bold: the best of its column, beyond doubt.
+        faint: of one seed only, or nothing.
+    """
+
+    text: str
+    bold: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, and what it tells: "who" (names), "figure" (the metric) or "cost" (the rest)."""
+
+    name: str
+    kind: Literal["who", "figure", "cost"]
+
+    @property
+    def flush_right(self) -> bool:
+        """Whether it holds numbers."""
+        return self.kind == "figure" or (self.kind == "cost" and self.name != "runs")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it is written down.
+
+    Attributes:
+        name: stem of its files.
+        title: what it shows.
+        caption: protocol, seeds, devices and commits.
+        columns: their names and kinds.
+        rows: one entry a column.
+        notes: sentences below it.
+        frame: the cells behind it, one row a cell, with full precision.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...]
+    frame: pd.DataFrame = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Cells of one variant, by column."""
+
+    series: str
+    store: str
+    device: str
+    setting: Point
+    cells: Mapping[Point, Cell]
+
+    def pick(self, field: str) -> list[float | None]:
+        return [cell.median(field) for cell in self.cells.values()]
+
+
+def build_table(comparison: Comparison, defects: Mapping[str, str] | None = None) -> Table:
+    """The table of one comparison.
+
+    Args:
+        comparison: the cells of one task and protocol.
+        defects: a sentence for each variant name that is known to fail an audit; it gets a dagger and a footnote.
+    """
+    defects = defects or {}
+    columns, rows = _layout(comparison)
+    best = _winners(comparison, rows, columns)
+    digits = text.decimals(comparison.cells)
+    names, costs = _name_columns(comparison, rows, defects), _cost_columns()
+    entries = [
+        (
+            *(Entry(write(row)) for write in names.values()),
+            *(_entry(row.cells.get(point), digits, best) for point in columns),
+            *(Entry(write(row)) for write in costs.values()),
+        )
+        for row in rows
+    ]
+    return Table(
+        name=text.safe_stem(comparison.name),
+        title=f"{text.plain(comparison.task)}: {metric_text(comparison)} on the test split",
+        caption=text.provenance(comparison),
+        columns=(
+            *(Column(name, "who") for name in names),
+            *(Column(_column_name(comparison, point), "figure") for point in columns),
+            *(Column(name, "cost") for name in costs),
+        ),
+        rows=tuple(entries),
+        notes=tuple(_notes(comparison, rows, defects, bool(best))),
+        frame=cell_frame(comparison, defects),
+    )
+
+
+def metric_text(comparison: Comparison) -> str:
+    """``accuracy ↑``: the metric and which way is better."""
+    return f"{text.plain(comparison.metric)} {'↑' if comparison.higher_is_better else '↓'}"
+
+
+def clear_winner(cells: Iterable[Cell]) -> Cell | None:
+    """The cell whose ± is clear of every other's, or None.
+
+    Only means over three seeds or more can be told apart: against a single seed nothing is clear. A cell with runs
+    that are not in its mean does not win.
+    """
+    ranked = [cell for cell in cells if cell.mean is not None]
+    if len(ranked) < 2 or any(cell.interval_seeds is None or cell.interval_seeds.kind != BOOTSTRAP for cell in ranked):
+        return None
+    sign = 1.0 if ranked[0].runs[0].higher_is_better else -1.0
+    ranked.sort(key=lambda cell: sign * (cell.mean or 0.0), reverse=True)
+    best, others = ranked[0], ranked[1:]
+    floor = sign * (best.mean or 0.0) - (best.spread or 0.0)
+    clear = all(floor > sign * (cell.mean or 0.0) + (cell.spread or 0.0) for cell in others)
+    return best if clear and best.n == len(best.runs) else None
+
+
+def split_point(point: Point, keys: Sequence[str]) -> tuple[Point, Point]:
+    """A grid point's values of `keys`, and the rest."""
+    return tuple(pair for pair in point if pair[0] in keys), tuple(pair for pair in point if pair[0] not in keys)
+
+
+def cell_frame(comparison: Comparison, defects: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a cell, with full precision: the numbers behind a table and a figure."""
+    import pandas as pd
+
+    cells = sorted(comparison.cells, key=lambda cell: (style.order(cell.series), point_key(cell.point), _place(cell)))
+    return pd.DataFrame([_cell_row(cell, comparison, defects or {}) for cell in cells])
+
+
+def _layout(comparison: Comparison) -> tuple[list[Point], list[_Row]]:
+    """Columns are widths where the grid has them, else its points while they are few; what is left is told in rows."""
+    cells = comparison.cells
+    points = {cell.point for cell in cells}
+    keys = text.all_keys(cells)
+    if len({split_point(point, [WIDTH])[0] for point in points}) > 1:
+        keys = [WIDTH]
+    elif len(points) > MOST_COLUMNS:
+        keys = []
+    columns = sorted({split_point(point, keys)[0] for point in points}, key=point_key)
+    rows: dict[tuple[str, str, str, Point], dict[Point, Cell]] = {}
+    for cell in cells:
+        column, setting = split_point(cell.point, keys)
+        rows.setdefault((cell.series, *_place(cell), setting), {})[column] = cell
+    found = [_Row(*key, cells=by_column) for key, by_column in rows.items()]
+    return columns, sorted(
+        found, key=lambda row: (point_key(row.setting), style.order(row.series), row.store, row.device)
+    )
+
+
+def _place(cell: Cell) -> tuple[str, str]:
+    return cell.store, cell.device_class
+
+
+def _winners(comparison: Comparison, rows: list[_Row], columns: list[Point]) -> set[int]:
+    """Identities of the cells set bold: ranked within one column, setting, store and device class."""
+    groups: dict[Any, list[Cell]] = {}
+    for row in rows:
+        for point in columns:
+            if point in row.cells:
+                groups.setdefault((point, row.setting, row.store, row.device), []).append(row.cells[point])
+    return {id(best) for group in groups.values() if (best := clear_winner(group))}
+
+
+def _name_columns(
+    comparison: Comparison, rows: list[_Row], defects: Mapping[str, str]
+) -> dict[str, Callable[[_Row], str]]:
+    def variant(row: _Row) -> str:
+        return row.series + (f" {DAGGER}" if _base(row) in defects else "")
+
+    found: dict[str, Callable[[_Row], str]] = {"variant": variant}
+    keys = text.all_keys(comparison.cells)
+    if any(row.setting for row in rows):
+        found["setting"] = lambda row: text.point_text(row.setting, keys)
+    if comparison.varies("store"):
+        found["source"] = lambda row: row.store
+    if comparison.varies("device_class"):
+        found["device"] = lambda row: row.device
+    return found
+
+
+def _cost_columns() -> dict[str, Callable[[_Row], str]]:
+    def runs(row: _Row) -> str:
+        tried: Counter[str] = sum((Counter(cell.tried) for cell in row.cells.values()), Counter())
+        return text.counts(tried)
+
+    return {
+        "tokens/s": lambda row: text.span(row.pick("tokens_per_second")),
+        "s/run": lambda row: text.span(row.pick("seconds")),
+        "parameters": lambda row: text.span(row.pick("parameters")),
+        "runs": runs,
+    }
+
+
+def _column_name(comparison: Comparison, point: Point) -> str:
+    return text.point_text(point, text.all_keys(comparison.cells)) if point else metric_text(comparison)
+
+
+def _entry(cell: Cell | None, digits: int, best: set[int]) -> Entry:
+    if cell is None:
+        return Entry("not run", faint=True)
+    return Entry(text.cell_text(cell, digits), bold=id(cell) in best, faint=cell.n < 2)
+
+
+def _base(row: _Row) -> str:
+    return next(iter(row.cells.values())).runs[0].variant
+
+
+def _notes(comparison: Comparison, rows: list[_Row], defects: Mapping[str, str], bold: bool) -> Iterable[str]:
+    cells = comparison.cells
+    yield from _spread_notes(cells)
+    if bold:
+        yield "Bold: clear of every other ± in its column."
+    if any(set(cell.statuses) - {"ok"} for cell in cells):
+        yield "Runs stuck at chance are in the mean; runs without a value (diverged, oom, failed …) are only counted."
+    yield from _selection_notes(comparison)
+    yield "tokens/s and s/run: training alone, median over seeds" + (
+        "; a–b: from the smallest to the largest cell of the row." if len(text.points_of(cells)) > 1 else "."
+    )
+    for name in sorted({_base(row) for row in rows} & set(defects)):
+        yield f"{DAGGER} {name}: {text.plain(defects[name])}"
+
+
+def _spread_notes(cells: Sequence[Cell]) -> Iterable[str]:
+    """The two spreads, each by its name: over seeds behind the ±, over test items here."""
+    kinds = {cell.interval_seeds.kind for cell in cells if cell.interval_seeds}
+    if kinds:
+        far = " or ".join(_KINDS[kind] for kind in sorted(kinds))
+        yield f"Mean ± distance to the farther end of {far}; in brackets the number of seeds."
+    if any(cell.n == 1 for cell in cells):
+        yield "(1): one seed, so no interval over seeds."
+    errors = [cell.stderr_items for cell in cells if cell.stderr_items is not None]
+    if errors:
+        largest = f"{max(errors):.{text.decimals(cells) + 1}f}"
+        yield f"Apart from ±, a run's standard error over its test items is at most {largest} (stderr_items)."
+
+
+def _selection_notes(comparison: Comparison) -> Iterable[str]:
+    rule = comparison.rule
+    if not rule.known and text.all_keys(comparison.cells):
+        yield "The protocol's file is not at hand with this content: every grid point is shown, nothing is selected."
+    if rule.axis:
+        keys = ", ".join(text.short_keys(rule.axis).values())
+        caution = ", which flatters every variant" if rule.split == "test" else ""
+        yield f"Per seed, {keys} is the one that is best on the {rule.split} split{caution}."
+
+
+def _cell_row(cell: Cell, comparison: Comparison, defects: Mapping[str, str]) -> dict[str, Any]:
+    run, interval, axis = cell.runs[0], cell.interval_seeds, comparison.rule.axis
+    chosen = ["/".join(str(run.point.get(key)) for key in axis) for run in cell.counted]
+    return {
+        **{key: getattr(cell, key) for key in ("task", "task_version", "protocol", "store", "device_class")},
+        "variant": cell.series,
+        **{f"grid.{key}": value for key, value in cell.point},
+        "metric": run.metric,
+        "higher_is_better": run.higher_is_better,
+        "mean": cell.mean,
+        "interval_seeds_low": interval.low if interval else None,
+        "interval_seeds_high": interval.high if interval else None,
+        "interval_seeds_kind": interval.kind if interval else "none",
+        "n": cell.n,
+        "seeds": " ".join(str(run.seed) for run in cell.counted),
+        "stderr_items": cell.stderr_items,
+        "chance": run.chance,
+        "statuses": text.counts(cell.statuses),
+        "tried": text.counts(cell.tried),
+        "selected": " ".join(chosen) if axis else "",
+        **{key: cell.median(key) for key in ("tokens_per_second", "seconds", "peak_memory_bytes", "parameters")},
+        **{key: _joined(cell, key) for key in ("impl", "direction", "precision", "device", "commit")},
+        "run_ids": " ".join(run.run_id for run in cell.runs),
+        "defect": defects.get(run.variant, ""),
+    }
+
+
+def _joined(cell: Cell, field: str) -> str:
+    return " / ".join(sorted({str(getattr(run, field)) for run in cell.runs}, key=sort_key))

@@ -1,0 +1,83 @@
+"""A table on a terminal, as wide as the terminal is: what does not fit is left out or set below, never squeezed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table as Grid
+from rich.text import Text
+
+from zeta_bench.report.tables import Column, Entry, Table
+from zeta_bench.report.text import plain
+
+
+class TerminalTable:
+    """A table for ``rich.console.Console.print``.
+
+    Every text is a `Text`, so ``[red]`` in a variant's name stays what it is.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The widest form that fits: all columns, without costs, or one line a cell."""
+        forms = [self.table, without_costs(self.table), one_line_a_cell(self.table)]
+        fitting = (form for form in forms if _width(console, options, form) <= options.max_width)
+        table = next(fitting, forms[-1])
+        yield Text(plain(table.title), style="bold")
+        yield Text(plain(table.caption), style="dim")
+        yield _grid(table)
+        for note in table.notes:
+            yield Text(plain(note), style="dim")
+
+
+def without_costs(table: Table) -> Table:
+    """The table without the columns of kind "cost"."""
+    keep = [number for number, column in enumerate(table.columns) if column.kind != "cost"]
+    note = f"The terminal is too narrow for {_listed(table)}; the files have them."
+    return replace(
+        table,
+        columns=tuple(table.columns[number] for number in keep),
+        rows=tuple(tuple(row[number] for number in keep) for row in table.rows),
+        notes=(*(text for text in table.notes if not text.startswith("tokens/s")), note),
+    )
+
+
+def one_line_a_cell(table: Table) -> Table:
+    """The table without costs, its figures one below the other; names are not repeated."""
+    names = [number for number, column in enumerate(table.columns) if column.kind == "who"]
+    figures = [number for number, column in enumerate(table.columns) if column.kind == "figure"]
+    rows = []
+    for row in table.rows:
+        for place, number in enumerate(figures):
+            who = [row[name] if place == 0 else Entry("") for name in names]
+            rows.append((*who, Entry(table.columns[number].name), row[number]))
+    columns = (*(table.columns[name] for name in names), Column("", "who"), Column("figure", "figure"))
+    return replace(without_costs(table), columns=columns, rows=tuple(rows))
+
+
+def _listed(table: Table) -> str:
+    return ", ".join(column.name for column in table.columns if column.kind == "cost")
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        grid.add_column(Text(plain(column.name)), justify="right" if column.flush_right else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*_texts(row))
+    return grid
+
+
+def _texts(row: Sequence[Entry]) -> list[Text]:
+    styles = ["bold" if entry.bold else "dim" if entry.faint else "" for entry in row]
+    return [Text(plain(entry.text), style=style) for entry, style in zip(row, styles, strict=True)]
+
+
+def _width(console: Console, options: ConsoleOptions, table: Table) -> int:
+    return Measurement.get(console, options.update(width=10_000), _grid(table)).maximum

@@ -1,0 +1,284 @@
+"""Training one model: the LightningModule, and the callbacks that watch over a run."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from zeta_bench.backbone import Model
+from zeta_bench.errors import ZetaBenchError
+from zeta_bench.protocol import Optim, Protocol
+from zeta_bench.task import IGNORE, Batch, BenchTask, Meter, Score, Split, select_labelled
+
+FINITE_CHECK_EVERY = 50
+"""Steps between looks at the loss: each look waits for the device."""
+
+
+class Diverged(ZetaBenchError):
+    """The loss is no longer a finite number."""
+
+
+class Interrupted(ZetaBenchError):
+    """The user asked to stop; the checkpoint is written."""
+
+
+class BenchModule(pl.LightningModule):
+    """Trains a `Model` by cross-entropy at the labelled places and keeps the curve.
+
+    Args:
+        model: the network.
+        task: scores it.
+        protocol: optimiser, budget and selection.
+        eval_splits: splits scored at each evaluation, as in the data module.
+    """
+
+    def __init__(self, model: Model, task: BenchTask, protocol: Protocol, eval_splits: tuple[Split, ...]) -> None:
+        super().__init__()
+        self.model, self.protocol, self.eval_splits = model, protocol, eval_splits
+        self.meters = nn.ModuleDict({split: task.meter() for split in (*eval_splits, "test")})
+        self.curve: list[dict[str, float]] = []
+        self.scores: dict[Split, Score] = {}
+        self.best: dict[str, Any] = {"step": -1, "value": None}
+        self.seconds = 0.0
+        self._since: float | None = None
+        self._loss_sum: Tensor | None = None
+        self._loss_count = 0
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits at the places that count."""
+        where = select_labelled(batch) if self.model.shape.head == "lm" else None
+        return self.model(batch["inputs"], batch.get("valid"), where)
+
+    def labels(self, batch: Batch) -> Tensor:
+        """Labels at the places that count, in the order of `logits`."""
+        labels = batch["labels"]
+        return labels[labels != IGNORE] if self.model.shape.head == "lm" else labels
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the labelled places of the batch."""
+        loss = F.cross_entropy(self.logits(batch).float(), self.labels(batch))
+        seen = loss.detach()
+        self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
+        self._loss_count += 1
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score one batch of one of the evaluation splits."""
+        self.meter(self.eval_splits[dataloader_idx]).update(self.logits(batch).float(), batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one batch of the test split."""
+        self.meter("test").update(self.logits(batch).float(), batch)
+
+    def meter(self, split: str) -> Meter:
+        """The meter of a split."""
+        return self.meters[split]  # type: ignore[return-value]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Start the clock at the first step after an evaluation."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop a run whose loss is not a number any more."""
+        if self.global_step % FINITE_CHECK_EVERY == 0 and self._loss_sum is not None:
+            self._require_finite(self._loss_sum.item())
+
+    def on_validation_epoch_start(self) -> None:
+        """Stop the clock: evaluation is not training time."""
+        self.stop_clock()
+
+    def on_validation_epoch_end(self) -> None:
+        """Add a row to the curve, and remember whether this is the best step so far."""
+        if self.curve and self.curve[-1]["step"] == self.global_step:
+            self.curve.pop()
+        found = {split: self._take(split) for split in self.eval_splits}
+        row: dict[str, float] = {"step": self.global_step, "seconds": round(self.seconds, 3)}
+        if self._loss_sum is not None and self._loss_count:
+            row["train_loss"] = self._loss_sum.item() / self._loss_count
+            self._loss_sum, self._loss_count = None, 0
+            self._require_finite(row["train_loss"])
+        for split, score in found.items():
+            row |= {f"{split}_{name}": value for name, value in score.values.items()}
+        self.curve.append(row)
+        self._select(found)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the test split's score."""
+        self.scores["test"] = self._take("test")
+
+    def stop_clock(self) -> None:
+        """Add the time since the clock was started to `seconds`."""
+        if self._since is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, as the protocol says."""
+        optim = self.protocol.optim
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, optim),
+            lr=optim.lr,
+            betas=optim.betas,
+            eps=optim.eps,
+            fused=self.device.type == "cuda",
+        )
+        shape = schedule(optim, self.protocol.budget.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, shape), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what an exact continuation needs, in plain types, so that `weights_only` loads it."""
+        self.stop_clock()
+        checkpoint["zeta_bench"] = {
+            "protocol": self.protocol.digest,
+            "curve": self.curve,
+            "best": self.best,
+            "scores": {split: vars(score) for split, score in self.scores.items()},
+            "seconds": self.seconds,
+            "loss_sum": None if self._loss_sum is None else self._loss_sum.item(),
+            "loss_count": self._loss_count,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` kept."""
+        kept = checkpoint["zeta_bench"]
+        self.curve, self.best, self.seconds = list(kept["curve"]), dict(kept["best"]), kept["seconds"]
+        self.scores = {split: Score(**score) for split, score in kept["scores"].items()}
+        self._loss_sum = None if kept["loss_sum"] is None else torch.tensor(kept["loss_sum"], device=self.device)
+        self._loss_count = kept["loss_count"]
+        torch.set_rng_state(kept["rng"].cpu())
+        if kept["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([state.cpu() for state in kept["cuda_rng"]])
+
+    def _take(self, split: str) -> Score:
+        score = self.meter(split).compute()
+        self.meter(split).reset()
+        return score
+
+    def _select(self, found: dict[Split, Score]) -> None:
+        rule, metric = self.protocol.select, self.protocol.metric
+        value = found[rule.split].values[metric] if rule.split in found else None
+        if value is None:
+            return
+        sign = 1 if self.protocol.higher_is_better else -1
+        better = self.best["value"] is None or sign * value > sign * self.best["value"]
+        if rule.step == "last" or better:
+            self.best = {"step": self.global_step, "value": value}
+            self.scores |= found
+        bound = self.protocol.budget.stop_above
+        if bound is not None and value > bound:
+            self.trainer.should_stop = True
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss was {loss} at step {self.global_step}; try a smaller optim.lr or precision=fp32.")
+
+
+def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """Parameters with and without weight decay: vectors and scalars go without, unless the protocol decays all."""
+    named = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in named if p.ndim >= 2 or optim.decay == "all"]
+    plain = [p for p in named if p.ndim < 2 and optim.decay != "all"]
+    return [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def schedule(optim: Optim, steps: int) -> Callable[[int], float]:
+    """Learning rate ÷ peak at each step: linear warm-up, then the protocol's shape down to `floor`."""
+
+    def factor(step: int) -> float:
+        step = step // optim.schedule_every * optim.schedule_every
+        if step < optim.warmup:
+            return (step + 1) / optim.warmup
+        if optim.schedule == "constant":
+            return 1.0
+        if optim.schedule == "inverse-sqrt":
+            return math.sqrt(max(optim.warmup, 1) / max(step, 1))
+        progress = (step - optim.warmup) / max(steps - optim.warmup, 1)
+        shape = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if optim.schedule == "cosine" else 1 - progress
+        return optim.floor + (1 - optim.floor) * max(shape, 0.0)
+
+    return factor
+
+
+class Checkpoint(pl.Callback):
+    """Writes the run's state after each evaluation and when the user asks to stop, whole or not at all."""
+
+    def __init__(self, path: Path, stop: StopRequest) -> None:
+        self.path, self.stop = path, stop
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save after an evaluation."""
+        if trainer.state.fn == "fit":
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and leave once the user has asked to stop: between two steps, never inside one."""
+        if self.stop.requested:
+            self.save(trainer)
+            raise Interrupted(f"stopped at step {trainer.global_step}")
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write to a temporary name, then rename."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C into a request, so that a step in progress ends whole; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Watch(pl.Callback):
+    """Tells a listener about progress: (step, last curve row or None) after each step."""
+
+    def __init__(self, listener: Callable[[int, dict[str, float] | None], None]) -> None:
+        self.listener = listener
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After a step."""
+        self.listener(trainer.global_step, None)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After an evaluation, when the module has added its row."""
+        if isinstance(pl_module, BenchModule) and pl_module.curve:
+            self.listener(trainer.global_step, pl_module.curve[-1])
