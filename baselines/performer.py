@@ -9,7 +9,8 @@ The stabiliser. Features are divided by their largest value, or they overflow. F
 the authors' code takes one maximum over the sequence and then adds 1e-4 to each feature; it cancels but for that term
 and for underflow, through which every output depends on future keys, and on what stands in the padding. Here the
 factor of key j is the largest value among the keys up to j (of all real keys in the bidirectional form), it is undone
-exactly in `_scan`, and nothing is added to the features, as in Lemma 1.
+exactly in `_scan`, and nothing is added to the features, as in Lemma 1. A query gets zeros where every one of its
+weights underflows: queries and keys of lengths far beyond those of training.
 
 Other deviations: the features are drawn once, from the layer's number, are saved with the weights and never redrawn;
 LRA's configurations use the ReLU kernel, this is the softmax one. There are no attention weights, so `spec.dropout` has
@@ -54,7 +55,9 @@ class Performer(QKVAttention):
         """Linear attention over the stabilised features; shapes as in `QKVAttention.attend`."""
         if valid is not None:  # a huge padded key would overflow before it is masked
             k = k.masked_fill(~valid[:, None, :, None], 0.0)
-        log_q, log_k = self._log_features(q), self._log_features(k)
+        omega = self.omega.to(q.dtype).T * q.shape[-1] ** -0.25
+        log_q = q @ omega  # without −‖q‖²/2, which cancels
+        log_k = k @ omega - k.square().sum(-1, keepdim=True) * (0.5 * q.shape[-1] ** -0.5)
         if valid is not None:
             log_k = log_k.masked_fill(~valid[:, None, :, None], float("-inf"))
         scale = log_k.detach().amax(-1)
@@ -67,14 +70,14 @@ class Performer(QKVAttention):
     def attend_reference(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
         """The features as they stand in Lemma 1, every pair of tokens; shapes as in `QKVAttention.attend`."""
         mask = permitted(q.shape[-2], causal=self.spec.causal, valid=valid, device=q.device)
-        weights = (self._log_features(q).exp() @ self._log_features(k).exp().mT).masked_fill(~mask, 0.0)
+        weights = (self._features(q) @ self._features(k).mT).masked_fill(~mask, 0.0)
         total = weights.sum(-1, keepdim=True)
         return weights @ v / torch.where(total > 0.0, total, 1.0)
 
-    def _log_features(self, x: Tensor) -> Tensor:
-        """ω·x − ‖x‖²/2 for x divided by d^¼: [B, H, N, d] → [B, H, N, m]."""
-        x = x * self.spec.d_head**-0.25
-        return x @ self.omega.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
+    def _features(self, x: Tensor) -> Tensor:
+        """exp(ω·x − ‖x‖²/2) for x divided by d^¼: [B, H, N, d] → [B, H, N, m]."""
+        x = x / self.spec.d_head**0.25
+        return (x @ self.omega.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2).exp()
 
 
 def orthogonal_gaussian(rows: int, d: int, *, seed: int) -> Tensor:

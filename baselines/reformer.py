@@ -147,11 +147,13 @@ class Reformer(Attention):
     def _times(order: Tensor, place: Tensor, block: int, left: int, right: int) -> tuple[Tensor, Tensor]:
         """In how many rounds a pair is neighbours (at least 1), and whether in this one: [B, H, R, n, block, strip]."""
         nowhere = -(2**62)
-        times, own = torch.zeros((), dtype=torch.uint8, device=order.device), []
+        times = torch.zeros((), dtype=torch.int16, device=order.device)
+        own: list[Tensor] = []
         for r in range(order.shape[2]):
             sorted_ = place[:, :, r : r + 1].take_along_dim(order, dim=3).unsqueeze(-1)
             query, key = strips(sorted_, block, fill=nowhere // 2).mT, strips(sorted_, block, left, right, nowhere)
             back = query - key
             near = (back <= left) & (back >= -right) & (back != 0)
-            times, own = times + near.byte(), [*own, near[:, :, r]]
+            times = times + near
+            own.append(near[:, :, r])
         return times.clamp(min=1), torch.stack(own, dim=2)

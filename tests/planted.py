@@ -80,7 +80,7 @@ class DetachedMax(Clean):
 
 
 class SequenceRange(Coded):
-    """The quantiser's range is the sequence's own: a later token moves the codes of earlier ones (measurements, Leaks)."""
+    """The quantiser's range is the sequence's own, so that a later token moves the codes of earlier ones."""
 
     def codes(self, x: Tensor) -> Tensor:
         low, high = x.detach()[..., 0].aminmax(dim=-1, keepdim=True)
@@ -88,7 +88,7 @@ class SequenceRange(Coded):
 
 
 class GlobalWindow(Coded):
-    """One sort of all keys, a window of it, and only then the causal filter (measurements, Leaks)."""
+    """One sort of all keys, a window of it, and only then the causal filter: the future takes places in it."""
 
     def chosen(self, q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
         everything = torch.ones_like(allowed).expand(*q.shape, q.shape[-1])
@@ -210,10 +210,11 @@ class UpstreamInPlace(Clean):
 
 
 class FailsAtOne(Clean):
-    """The unbiased variance of one token is NaN."""
+    """The unbiased variance of one token is 0 / 0."""
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        return super().forward(x / x.std(1, keepdim=True), valid)
+        variance = (x - x.mean(1, keepdim=True)).square().sum(1, keepdim=True) / (x.shape[1] - 1)
+        return super().forward(x / variance.sqrt(), valid)
 
 
 class BlockOnly(Clean):

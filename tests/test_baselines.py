@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -32,6 +33,15 @@ TIGHT = {
 CASES = [pytest.param(name, {}, id=name) for name in NAMES]
 CASES += [pytest.param(name, kept, id=f"{name}-tight") for name, kept in TIGHT.items() if name in NAMES]
 DIRECTION = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On tensors this small a second thread costs more than it gives, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make(name: str, kept: dict[str, str], *, causal: bool, heads: int = 2, layer: int = 0, **spec: object) -> Attention:
@@ -296,19 +306,21 @@ def test_local_window_is_where_it_says(causal: bool, window: int, sees: set[int]
     assert set(grad[0].any(-1).nonzero().flatten().tolist()) == sees
 
 
-def test_local_memory_does_not_grow_with_the_square_of_the_length() -> None:
-    module = make("local", {"window": "8"}, causal=True, heads=1)
+@DIRECTION
+@pytest.mark.parametrize("name", ["linear", "performer", "local", "reformer"])
+def test_memory_does_not_grow_with_the_square_of_the_length(name: str, causal: bool) -> None:
+    module = make(name, TIGHT.get(name, {}), causal=causal, heads=1)
     sizes = {}
-    for N in (256, 1024):
+    for N in (512, 2048):
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
             module(tokens(1, N).requires_grad_())
         sizes[N] = sum(saved)
-    assert sizes[1024] < 4.5 * sizes[256]
+    assert sizes[2048] < 5.0 * sizes[512]
 
 
 def test_performer_error_falls_with_the_number_of_features() -> None:
-    x = tokens(2, 60) / 3
+    x = tokens(2, 60) / 4
     errors = []
     for m in (16, 256, 4096):
         squared = []
@@ -344,6 +356,18 @@ def test_performer_survives_keys_of_any_size(causal: bool) -> None:
         (grad,) = torch.autograd.grad(out.sum(), order)
         assert out.isfinite().all()
         assert grad.isfinite().all()
+
+
+def test_performer_long_keys_are_not_drowned_by_a_short_future_one() -> None:
+    # Features of long keys are tiny; one stabiliser for the whole sequence would round them to zero.
+    module = make("performer", {}, causal=True, heads=1)
+    q, k, v = (tokens(1, 1, 20, seed=seed) for seed in (1, 2, 3))
+    k[:, :, :10] *= 20.0
+    for dtype in (torch.float32, torch.float64):
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+        before = module.attend(q[:, :, :10], k[:, :, :10], v[:, :, :10], None)
+        assert before.abs().amax(-1).gt(0.1).all()
+        torch.testing.assert_close(module.attend(q, k, v, None)[:, :, :10], before, rtol=1e-6, atol=0)
 
 
 @DIRECTION

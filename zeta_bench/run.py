@@ -17,6 +17,7 @@ import torch
 from zeta_bench import provenance
 from zeta_bench.attention import build_config, check_fit
 from zeta_bench.backbone import Model
+from zeta_bench.callbacks import Checkpoint, Interrupted, StopRequest, Watch, checkpoint_step
 from zeta_bench.data import BenchDataModule
 from zeta_bench.errors import Unsupported, UsageError, ZetaBenchError
 from zeta_bench.protocol import Point, Protocol, points
@@ -24,7 +25,7 @@ from zeta_bench.records import Record, Status, Store, make_run_id
 from zeta_bench.registry import Choice, find_task
 from zeta_bench.settings import no_setting
 from zeta_bench.task import BenchTask, Split, select_labelled
-from zeta_bench.training import BenchModule, Checkpoint, Diverged, Interrupted, StopRequest, Watch
+from zeta_bench.training import BenchModule, Diverged
 
 Listener = Callable[[int, dict[str, float] | None], None]
 
@@ -286,20 +287,6 @@ def quiet_lightning() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-
-
-def checkpoint_step(path: Path, protocol: Protocol) -> int:
-    """Step at which a checkpoint was written. Raises UsageError if it is damaged or of another protocol."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        step, digest = int(state["global_step"]), state["zeta_bench"]["protocol"]
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise UsageError(
-            f"the checkpoint {path} is damaged ({type(error).__name__}); delete it, or run again without --resume."
-        ) from None
-    if digest != protocol.digest:
-        raise UsageError(f"the checkpoint {path} is of another protocol; run again without --resume.")
-    return step
 
 
 def judge(module: BenchModule, run: Run) -> tuple[Status, str]:

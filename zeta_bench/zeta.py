@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zeta_bench import ops
-from zeta_bench.attention import Attention, AttentionSpec
+from zeta_bench.attention import Attention, AttentionSpec, permitted
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.morton import MAX_BITS, default_bits
 from zeta_bench.settings import Settings
@@ -104,10 +104,9 @@ class ZetaAttention(Attention):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """[B, N, d_model] → [B, N, d_model]; see `Attention.forward`."""
-        B, N, d_model = x.shape
         q, k = self.coordinates(x)
-        v = self.value(x).view(B, N, self.spec.n_heads, self.spec.d_head).transpose(1, 2)
-        return self.out(self._attend(q, k, v, valid).transpose(1, 2).reshape(B, N, d_model))
+        v = self._heads(self.value(x))
+        return self.out(self._attend(q, k, v, valid).transpose(1, 2).flatten(2))
 
     def select(self, q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
         """The keys that each query attends besides the mean token.
@@ -129,27 +128,23 @@ class ZetaAttention(Attention):
         return torch.cat((found.masked_fill(twice, -1), window), dim=-1)
 
     def reference(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The output by definition: every weight in an [N, N] matrix that is 0 off the selected keys."""
-        B, N, d_model = x.shape
+        """The output by definition: a softmax of log-weights over every key and the mean token, −∞ off the selection."""
         q, k = self.coordinates(x)
-        v = self.value(x).view(B, N, self.spec.n_heads, self.spec.d_head).transpose(1, 2)
+        v = self._heads(self.value(x))
+        N = x.shape[1]
         index = self.select(q, k, valid)
         chosen = torch.zeros(*index.shape[:3], N + 1, dtype=torch.bool, device=x.device)
         chosen = chosen.scatter(-1, index.long().masked_fill(index < 0, N), True)[..., :N]
-        weights = self._kernel(q, k) * chosen
-        numerator, denominator = weights @ v, weights.sum(-1, keepdim=True)
+        keys, values = (t.unsqueeze(2).expand(-1, -1, N, -1, -1) for t in (k, v))  # [B, H, N, S, d]: each query's own
         if self.config.mean:
-            seen = torch.ones(N, N, dtype=torch.bool, device=x.device)
-            seen = (seen.tril() if self.spec.causal else seen) & (
-                torch.ones_like(seen[0]) if valid is None else valid[:, None, None, :]
-            )
+            seen = permitted(N, causal=self.spec.causal, valid=valid, device=x.device)
             average = seen.to(v.dtype) / seen.sum(-1, keepdim=True).clamp(min=1)
-            mean_weight = self._kernel(q.unsqueeze(-2), (average @ k).unsqueeze(-2)).squeeze(-1) * seen.any(
-                -1, keepdim=True
-            )
-            numerator, denominator = numerator + mean_weight * (average @ v), denominator + mean_weight
-        attended = numerator / torch.where(denominator > 0, denominator, 1.0)
-        return self.out(attended.transpose(1, 2).reshape(B, N, d_model))
+            keys = torch.cat((keys, (average @ k).unsqueeze(3)), dim=3)
+            values = torch.cat((values, (average @ v).unsqueeze(3)), dim=3)
+            chosen = torch.cat((chosen, seen.any(-1, keepdim=True).expand(*chosen.shape[:3], 1)), dim=3)
+        logits = self._log_weight(q.unsqueeze(3), keys).masked_fill(~chosen, -torch.inf)
+        weights = logits.softmax(-1).nan_to_num(0.0)  # a row without any key is zero
+        return self.out((weights.unsqueeze(-2) @ values).squeeze(-2).transpose(1, 2).flatten(2))
 
     @torch.no_grad()
     def diagnose(self, x: Tensor, valid: Tensor | None = None) -> dict[str, Any]:
@@ -204,19 +199,21 @@ class ZetaAttention(Attention):
         return ops.zorder_search(*codes, k=topk, impl=self.config.impl, **how)
 
     def _bounded(self, x: Tensor) -> Tensor:
-        B, N, _ = x.shape
-        bounded = x.tanh() if self.config.bound == "tanh" else x.clamp(-1, 1)
-        return bounded.view(B, N, self.spec.n_heads, self.config.d_k).transpose(1, 2)
+        return self._heads(x.tanh() if self.config.bound == "tanh" else x.clamp(-1, 1))
 
-    def _kernel(self, q: Tensor, k: Tensor) -> Tensor:
-        """Unnormalised weight of every key for every query: [B, H, N, d_k] and [B, H, S, d_k] → [B, H, N, S]."""
-        gamma = self.gamma.to(q.dtype).clamp(min=ops.attention.GAMMA_FLOOR).view(-1, *[1] * (q.ndim - 2))
+    def _log_weight(self, q: Tensor, k: Tensor) -> Tensor:
+        """Logarithm of the unnormalised weight (ZETA, §3.4) of keys [B, H, N, S, d_k] for queries [B, H, N, 1, d_k]."""
+        gamma = self.gamma.to(q.dtype).clamp(min=ops.attention.GAMMA_FLOOR)[:, None, None]
         if self.config.score == "dot":
-            return (q @ k.mT / q.shape[-1] ** 0.5).exp()
-        square = ops.search.squared_distance(q, k)
+            return (q * k).sum(-1) / q.shape[-1] ** 0.5
+        square = (q - k).square().sum(-1)
         if self.config.score == "cauchy":
-            return 1 / (square + gamma**2)
-        return (-square / gamma**2).exp() if self.config.score == "neg-euclid" else 1 / (square.sqrt() + gamma)
+            return -(square + gamma**2).log()
+        return -square / gamma**2 if self.config.score == "neg-euclid" else -(square.sqrt() + gamma).log()
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, N, H · d] → [B, H, N, d]."""
+        return x.unflatten(-1, (self.spec.n_heads, -1)).transpose(1, 2)
 
 
 class _Projection(nn.Module):
@@ -243,7 +240,8 @@ def _positions(x: Tensor) -> Tensor:
 def _noise(x: Tensor, stream: int) -> Tensor:
     """Pseudo-random code of each (head, position), the same at every call: int64 [B, H, N] (splitmix64's finaliser)."""
     B, H, N = x.shape[:3]
-    z = torch.arange(H * N, device=x.device).view(H, N) + (stream + 1) * 0x9E3779B97F4A7C1
+    heads = torch.arange(H, device=x.device)[:, None] << 40  # apart whatever N is: a longer sequence moves no code
+    z = torch.arange(N, device=x.device) + heads + (stream + 1) * 0x9E3779B97F4A7C1
     for factor in (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):
         z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * factor
     return ((z ^ ((z >> 31) & 0x1FFFFFFFF)) >> 2).expand(B, H, N)

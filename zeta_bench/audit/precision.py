@@ -32,9 +32,9 @@ def low_precision(case: Case) -> Tally:
     as many. Where it is one or two in the whole input, one side may have it and the other not, so the bound is the
     largest of DRAWS, and one token in twenty, those with the largest errors, is left out of the error.
 
-    Finite means every output and gradient, with padding, and also at eight times the usual scale (a norm's gain).
-    Cannot see: a wrong number at fewer than one token in twenty, an overflow that only a longer sequence reaches, a
-    GPU's kernels.
+    Finite means every output and gradient, with padding; at eight times the usual scale (a norm's gain) every output,
+    while a gradient that grows past fp16 is for a loss scaler. Cannot see: a wrong number at fewer than one token in
+    twenty, an overflow that only a longer sequence reaches, a GPU's kernels.
     """
     tally, skipped = Tally(), []
     for dtype in (torch.bfloat16, torch.float16):
@@ -79,10 +79,10 @@ def _one(case: Case, dtype: torch.dtype, autocast: bool, exact: Tensor, bound: f
         with torch.autocast("cpu", dtype, enabled=autocast):  # around the forward alone: a backward is not run under it
             return module(x, valid)
 
-    for scale in (1.0, 8.0):
-        found = gradients(module, forward, scale * x, valid, tokens(stream=1) * valid[..., None])
-        for name, value in found.items():
-            tally.require(bool(value.isfinite().all()), f"{how}, inputs of scale {scale:g}: {name} is not finite")
+    for name, value in gradients(module, forward, x, valid, tokens(stream=1) * valid[..., None]).items():
+        tally.require(bool(value.isfinite().all()), f"{how}: {name} is not finite")
+    large = _outputs(forward, 8 * x, valid)
+    tally.require(bool(large.isfinite().all()), f"{how}, inputs eight times as large: the output is not finite")
     y = _outputs(forward, x, valid)
     if not autocast:
         tally.require(y.dtype == dtype, f"{how}: the output's dtype is {y.dtype}")

@@ -24,6 +24,8 @@ _LINE = 0.165
 """Height of a line of the subtitle, in inches."""
 _CHARACTERS = 15
 """Characters of the subtitle to an inch."""
+_LABEL = 44
+"""Characters of a legend's line."""
 _GAP = 0.15
 """Between the panels and the legend, in inches."""
 
@@ -55,7 +57,7 @@ class Drawing:
         return buffer.getvalue()
 
 
-def make_panels(count: int) -> tuple[Figure, list[Axes]]:
+def make_panels(count: int, x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels on common axes; to be called inside ``style.applied()``."""
     from matplotlib.figure import Figure
 
@@ -68,6 +70,9 @@ def make_panels(count: int) -> tuple[Figure, list[Axes]]:
         unused.remove()
     for lowest in panels[max(count - columns, 0) : count]:
         lowest.tick_params(labelbottom=True)  # there may be no panel below
+        lowest.set_xlabel(escape(x_label))
+    for leftmost in panels[:count:columns]:
+        leftmost.set_ylabel(escape(y_label))
     return figure, panels[:count]
 
 
@@ -75,7 +80,8 @@ def finish(
     figure: Figure, title: str, subtitles: Sequence[str], handles: Sequence[Artist], labels: Sequence[str]
 ) -> None:
     """Add the legend on the right and title and wrapped subtitles above; the figure grows to fit them."""
-    legend = figure.legend(handles, [escape(label) for label in labels], loc="upper left", borderaxespad=0.0)
+    names = [textwrap.fill(escape(label), _LABEL, subsequent_indent="  ") for label in labels]
+    legend = figure.legend(handles, names, loc="upper left", borderaxespad=0.0)
     extent = legend.get_window_extent()
     panels, height = figure.get_size_inches()
     width = panels + extent.width / figure.dpi + _GAP
@@ -84,7 +90,7 @@ def finish(
     height = head + max(height, extent.height / figure.dpi + 0.1)
     figure.set_size_inches(width, height)
     figure.set_layout_engine("constrained", rect=(0.0, 0.0, panels / width, 1.0 - head / height))
-    legend.set_bbox_to_anchor((panels / width + 0.02, 1.0 - (head + 0.05) / height))
+    legend.set_bbox_to_anchor(((panels + _GAP / 2) / width, 1.0 - (head + 0.05) / height))
     left = 0.08 / width
     figure.text(left, 1 - 0.08 / height, escape(title), va="top", ha="left", fontsize=10.5, fontweight="bold")
     for number, line in enumerate(lines):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zeta_bench.report import style, text
 from zeta_bench.report.canvas import Drawing, finish, make_panels
 from zeta_bench.report.selection import Comparison
-from zeta_bench.report.stats import Cell, point_key
-from zeta_bench.report.tables import WIDTH, split_point
+from zeta_bench.report.stats import WIDTH, Cell, Point, point_key, split_point
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,20 +105,16 @@ def curve_figure(comparison: Comparison, looks: Mapping[str, style.Look]) -> Dra
         axes.locator_params(axis="x", nbins=5)
 
     title = f"{comparison.task}: validation {comparison.metric} over training"
-    sheet = _Sheet(
-        "curve",
-        title,
-        "training step",
-        "line: mean over seeds, band: their range; in brackets their number, or the runs that are not ok",
-        (),
-    )
+    note = _told(comparison, "line: mean over seeds, band: their range")
+    sheet = _Sheet("curve", title, "training step", note, along=())
     return _compose(comparison, looks, sheet, plot, finish_axis)
 
 
 def width_figure(comparison: Comparison, looks: Mapping[str, style.Look]) -> Drawing | None:
     """The metric on the test split over the model's width; None where the grid has fewer than two widths."""
-    widths = sorted({value for cell in comparison.cells for key, value in cell.point if key == WIDTH})
-    if len(widths) < 2:
+    found = [dict(cell.point).get(WIDTH) for cell in comparison.cells]
+    widths = sorted({width for width in found if width is not None})
+    if len(widths) < 2 or None in found:
         return None
     total = len({line_name(cell, comparison) for cell in comparison.cells})
     dodge = min(_DODGE, _SPREAD / total)
@@ -133,10 +128,16 @@ def width_figure(comparison: Comparison, looks: Mapping[str, style.Look]) -> Dra
         axes.set_xlim(widths[0] / room, widths[-1] * room)
 
     title = f"{comparison.task}: test {comparison.metric} by width"
-    note = "mean and interval over seeds, in brackets their number, or the runs that are not ok; set side by side"
+    note = _told(comparison, "mean and interval over seeds, set side by side")
     if any(cell.mean is None for cell in comparison.cells):
         note += "; ✕ no run with a value"
-    return _compose(comparison, looks, _Sheet("width", title, "d_model", note, (WIDTH,)), plot, finish_axis)
+    return _compose(comparison, looks, _Sheet("width", title, "d_model", note, along=(WIDTH,)), plot, finish_axis)
+
+
+def _told(comparison: Comparison, spread: str) -> str:
+    """What the marks mean; one seed has no spread to tell of."""
+    spread = spread if any(cell.n > 1 for cell in comparison.cells) else "one seed a line"
+    return f"{spread}; in brackets: seeds, or runs that are not ok"
 
 
 @dataclass(frozen=True)
@@ -159,19 +160,17 @@ def _compose(
 ) -> Drawing:
     lines = _lines(comparison, looks)
     points = sorted({split_point(cell.point, sheet.along)[1] for cell in comparison.cells}, key=point_key)
+    keys = text.all_keys(comparison.cells)
     with style.applied():
-        figure, panels = make_panels(len(points))
+        figure, panels = make_panels(len(points), sheet.x_label, text.plain(comparison.metric))
         for axes, point in zip(panels, points, strict=True):
             for line in lines:
                 plot(axes, line, [cell for cell in line.cells if split_point(cell.point, sheet.along)[1] == point])
-            _chance_line(axes, [cell for cell in comparison.cells if split_point(cell.point, sheet.along)[1] == point])
             finish_axis(axes)
-            if point:
-                axes.set_title(style.escape(text.plain(text.point_text(point, text.all_keys(comparison.cells)))))
-        _metric_axis(panels[0], comparison)
-        figure.supxlabel(sheet.x_label, fontsize=9)
-        figure.supylabel(style.escape(text.plain(comparison.metric)), fontsize=9)
-        handles, labels = _legend(comparison, lines)
+            axes.set_title(style.escape(text.plain(text.point_text(point, keys))))
+        _metric_axis(panels, comparison)
+        chance = [_chance_line(axes, comparison, point) for axes, point in zip(panels, points, strict=True)]
+        handles, labels = _legend(lines, any(chance))
         finish(figure, text.plain(sheet.title), [text.provenance(comparison), sheet.spread], handles, labels)
     return Drawing(text.safe_stem(f"{comparison.name}-{sheet.kind}"), figure)
 
@@ -214,29 +213,33 @@ def _plot_widths(axes: Axes, cells: Sequence[Cell], line: Line, shift: float) ->
     axes.plot(lost, [0.02] * len(lost), "x", color=line.look.color, transform=axes.get_xaxis_transform(), zorder=4)
 
 
-def _chance_line(axes: Axes, cells: Sequence[Cell]) -> None:
-    """A level line where all runs of the panel agree on chance."""
-    levels = {run.chance for cell in cells for run in cell.runs}
-    if len(levels) == 1 and (level := levels.pop()) is not None:
-        axes.axhline(level, **_CHANCE)
-
-
-def _metric_axis(axes: Axes, comparison: Comparison) -> None:
+def _metric_axis(panels: Sequence[Axes], comparison: Comparison) -> None:
     """A fraction gets its whole range, so that figures of one task look alike; anything else what its values need."""
-    low, high = axes.dataLim.intervaly
+    limits = [axes.dataLim.intervaly for axes in panels]
+    low, high = min(limit[0] for limit in limits), max(limit[1] for limit in limits)
     if comparison.higher_is_better and low >= 0.0 and high <= 1.0:
-        axes.set_ylim(-0.03, 1.04)
-        axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        panels[0].set_ylim(-0.03, 1.04)
+        panels[0].set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     elif not comparison.higher_is_better and 0.0 < 4 * low < high:  # a perplexity falls by orders of magnitude
-        style.log_metric_axis(axes)
+        style.log_metric_axis(panels[0])
 
 
-def _legend(comparison: Comparison, lines: Sequence[Line]) -> tuple[list[Line2D], list[str]]:
+def _chance_line(axes: Axes, comparison: Comparison, point: Point) -> bool:
+    """A level line where all runs of the panel agree on chance; says whether there is one."""
+    here = [cell for cell in comparison.cells if set(point) <= set(cell.point)]
+    levels = {run.chance for cell in here for run in cell.runs}
+    level = levels.pop() if len(levels) == 1 else None
+    if level is not None:
+        axes.axhline(level, **_CHANCE)
+    return level is not None
+
+
+def _legend(lines: Sequence[Line], chance: bool) -> tuple[list[Line2D], list[str]]:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **line.look.line()) for line in lines]
     labels = [line.label for line in lines]
-    if any(run.chance is not None for cell in comparison.cells for run in cell.runs):
+    if chance:
         handles.append(Line2D([], [], **_CHANCE))
         labels.append("chance")
     return handles, labels

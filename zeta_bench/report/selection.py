@@ -78,9 +78,10 @@ def find_rule(task: str, protocol_id: str) -> Rule:
     if point.protocol_id != protocol_id:
         return Rule(known=False)
     select = point.protocol.select
+    if select.axis not in point.values:  # --set may have taken the axis out of the grid
+        return Rule(split=select.split)
     # Keys that move together with the selected one are settled with it.
-    axis = next((axis.keys for axis in whole.grid if select.axis in axis.keys), ())
-    return Rule(axis, select.split)
+    return Rule(next(axis.keys for axis in whole.grid if select.axis in axis.keys), select.split)
 
 
 def compare(frame: pd.DataFrame, rule_of: Callable[[str, str], Rule] = find_rule) -> tuple[Comparison, ...]:

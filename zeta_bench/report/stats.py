@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 9999
 RANDOM_STATE = 0
+WIDTH = "backbone.d_model"
+"""Grid key of the model's width."""
 BOOTSTRAP: Literal["bootstrap-95"] = "bootstrap-95"
 
 Point = tuple[tuple[str, Any], ...]
@@ -110,8 +112,9 @@ def interval_seeds(values: Sequence[float]) -> Interval | None:
         return Interval(min(values), max(values), "range")
     low, high = min(values), max(values)
     if low < high:
-        low, high = _bootstrap(values)
-    mean = statistics.fmean(values)  # rounding must not put it outside its own interval
+        found = _bootstrap(values)
+        low, high = max(low, found[0]), min(high, found[1])  # a resample's mean may be rounded out of the range
+    mean = statistics.fmean(values)  # and must not be rounded out of its own interval
     return Interval(min(low, mean), max(high, mean), BOOTSTRAP)
 
 
@@ -158,10 +161,20 @@ def point_key(point: Point) -> tuple[Any, ...]:
     return tuple((key, sort_key(value)) for key, value in point)
 
 
+def split_point(point: Point, keys: Sequence[str]) -> tuple[Point, Point]:
+    """A grid point's values of `keys`, and the rest."""
+    return tuple(pair for pair in point if pair[0] in keys), tuple(pair for pair in point if pair[0] not in keys)
+
+
+def place(cell: Cell) -> tuple[str, str]:
+    """Where a cell was measured: its store's label and the class of device."""
+    return cell.store, cell.device_class
+
+
 def _key(store: str, record: Record, axis: Sequence[str]) -> str:
     """What two runs must share to be seeds of one cell: everything that identifies a run but the seed."""
     where = (record.task, record.task_version, record.protocol, store, record.device_class)
-    who = (record.variant, record.settings, record.metric, _identity(record), _point(record, axis))
+    who = (label(record.variant, record.settings), record.metric, _identity(record), _point(record, axis))
     return json.dumps([where, who], sort_keys=True, default=str)
 
 

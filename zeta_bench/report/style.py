@@ -8,8 +8,8 @@ differ over families (filled: ZETA, open: everything else), so that figures surv
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ RC: Any = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
-    "lines.markersize": 5.0,
+    "lines.markersize": 5.5,
     "legend.frameon": False,
     "legend.handlelength": 2.6,
     "text.usetex": False,
@@ -121,23 +121,31 @@ def order(name: str) -> tuple[int, int, str]:
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for every name.
 
-    A registered variant always has the same one, whatever else is drawn; the others (settings, users' files) take the
-    next free ones of their family, in the order of their names: pass all names of a report at once.
+    A registered variant has the same solid one everywhere, whatever else is drawn. The others (settings, users' files)
+    are dashed, in the colours of their family that are least in use among `names`: pass all names of a report at once.
     """
-    known = list(catalogue().variants)
-    wanted = sorted(set(names) - set(known), key=order)
-    in_family: Counter[str] = Counter()
-    of_fill: dict[bool, int] = defaultdict(int)
-    found = {}
-    for name in [*known, *wanted]:
+    known, names = list(catalogue().variants), set(names)
+    found: dict[str, Look] = {}
+    slots: Counter[str] = Counter()
+    for name in known:
         kind = family(name)
         colors = FAMILIES[kind][1]
-        round_, slot = divmod(in_family[kind], len(colors))
-        filled = kind == "zeta"
-        found[name] = Look(colors[slot], MARKERS[of_fill[filled] % len(MARKERS)], filled, DASHES[round_ % len(DASHES)])
-        in_family[kind] += 1
-        of_fill[filled] += 1
+        dash = DASHES[slots[kind] // len(colors) % len(DASHES)]
+        found[name] = Look(colors[slots[kind] % len(colors)], _marker(kind, found), kind == "zeta", dash)
+        slots[kind] += 1
+    used = Counter(found[name].color for name in names & set(known))
+    for name in sorted(names - set(known), key=order):
+        kind = family(name)
+        color = min(FAMILIES[kind][1], key=lambda color: used[color])
+        dash = DASHES[1 + used[color] % (len(DASHES) - 1)]
+        found[name] = Look(color, _marker(kind, found), kind == "zeta", dash)
+        used[color] += 1
     return found
+
+
+def _marker(kind: str, found: Mapping[str, Look]) -> str:
+    """The next marker; filled ones (ZETA) and open ones are counted apart."""
+    return MARKERS[sum(look.filled == (kind == "zeta") for look in found.values()) % len(MARKERS)]
 
 
 def log2_axis(axes: Axes, values: Sequence[float]) -> None:

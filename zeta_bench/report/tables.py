@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeta_bench.report import style, text
+from zeta_bench.report.frames import cell_frame
 from zeta_bench.report.selection import Comparison
-from zeta_bench.report.stats import BOOTSTRAP, Cell, Point, point_key, sort_key
+from zeta_bench.report.stats import WIDTH, Cell, Point, place, point_key, split_point
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDTH = "backbone.d_model"
 MOST_COLUMNS = 6
 DAGGER = "†"
-_KINDS = {
-    BOOTSTRAP: "the 95 % bootstrap interval over seeds (for three seeds that is their range)",
-    "range": "the range of two seeds",
-}
+_SPREAD = (
+    "Mean ± distance to the farther end of the interval over seeds (number of seeds). The interval is the 95 % "
+    "bootstrap of the mean, nominal with few seeds; of two or three seeds it is their range."
+)
 
 
 @dataclass(frozen=True)
@@ -131,31 +131,18 @@ def metric_text(comparison: Comparison) -> str:
 def clear_winner(cells: Iterable[Cell]) -> Cell | None:
     """The cell whose ± is clear of every other's, or None.
 
-    Only means over three seeds or more can be told apart: against a single seed nothing is clear. A cell with runs
-    that are not in its mean does not win.
+    Only means over three seeds or more can be told apart, so the best and the next need as many. A cell with runs that
+    are not in its mean does not win.
     """
     ranked = [cell for cell in cells if cell.mean is not None]
-    if len(ranked) < 2 or any(cell.interval_seeds is None or cell.interval_seeds.kind != BOOTSTRAP for cell in ranked):
-        return None
-    sign = 1.0 if ranked[0].runs[0].higher_is_better else -1.0
+    sign = 1.0 if ranked and ranked[0].runs[0].higher_is_better else -1.0
     ranked.sort(key=lambda cell: sign * (cell.mean or 0.0), reverse=True)
-    best, others = ranked[0], ranked[1:]
+    if len(ranked) < 2 or any(cell.n < 3 for cell in ranked[:2]) or ranked[0].n < len(ranked[0].runs):
+        return None
+    best, *others = ranked
     floor = sign * (best.mean or 0.0) - (best.spread or 0.0)
     clear = all(floor > sign * (cell.mean or 0.0) + (cell.spread or 0.0) for cell in others)
-    return best if clear and best.n == len(best.runs) else None
-
-
-def split_point(point: Point, keys: Sequence[str]) -> tuple[Point, Point]:
-    """A grid point's values of `keys`, and the rest."""
-    return tuple(pair for pair in point if pair[0] in keys), tuple(pair for pair in point if pair[0] not in keys)
-
-
-def cell_frame(comparison: Comparison, defects: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a cell, with full precision: the numbers behind a table and a figure."""
-    import pandas as pd
-
-    cells = sorted(comparison.cells, key=lambda cell: (style.order(cell.series), point_key(cell.point), _place(cell)))
-    return pd.DataFrame([_cell_row(cell, comparison, defects or {}) for cell in cells])
+    return best if clear else None
 
 
 def _layout(comparison: Comparison) -> tuple[list[Point], list[_Row]]:
@@ -171,15 +158,11 @@ def _layout(comparison: Comparison) -> tuple[list[Point], list[_Row]]:
     rows: dict[tuple[str, str, str, Point], dict[Point, Cell]] = {}
     for cell in cells:
         column, setting = split_point(cell.point, keys)
-        rows.setdefault((cell.series, *_place(cell), setting), {})[column] = cell
+        rows.setdefault((cell.series, *place(cell), setting), {})[column] = cell
     found = [_Row(*key, cells=by_column) for key, by_column in rows.items()]
     return columns, sorted(
         found, key=lambda row: (point_key(row.setting), style.order(row.series), row.store, row.device)
     )
-
-
-def _place(cell: Cell) -> tuple[str, str]:
-    return cell.store, cell.device_class
 
 
 def _winners(comparison: Comparison, rows: list[_Row], columns: list[Point]) -> set[int]:
@@ -253,10 +236,8 @@ def _notes(comparison: Comparison, rows: list[_Row], defects: Mapping[str, str],
 
 def _spread_notes(cells: Sequence[Cell]) -> Iterable[str]:
     """The two spreads, each by its name: over seeds behind the ±, over test items here."""
-    kinds = {cell.interval_seeds.kind for cell in cells if cell.interval_seeds}
-    if kinds:
-        far = " or ".join(_KINDS[kind] for kind in sorted(kinds))
-        yield f"Mean ± distance to the farther end of {far}; in brackets the number of seeds."
+    if any(cell.interval_seeds for cell in cells):
+        yield _SPREAD
     if any(cell.n == 1 for cell in cells):
         yield "(1): one seed, so no interval over seeds."
     errors = [cell.stderr_items for cell in cells if cell.stderr_items is not None]
@@ -273,34 +254,3 @@ def _selection_notes(comparison: Comparison) -> Iterable[str]:
         keys = ", ".join(text.short_keys(rule.axis).values())
         caution = ", which flatters every variant" if rule.split == "test" else ""
         yield f"Per seed, {keys} is the one that is best on the {rule.split} split{caution}."
-
-
-def _cell_row(cell: Cell, comparison: Comparison, defects: Mapping[str, str]) -> dict[str, Any]:
-    run, interval, axis = cell.runs[0], cell.interval_seeds, comparison.rule.axis
-    chosen = ["/".join(str(run.point.get(key)) for key in axis) for run in cell.counted]
-    return {
-        **{key: getattr(cell, key) for key in ("task", "task_version", "protocol", "store", "device_class")},
-        "variant": cell.series,
-        **{f"grid.{key}": value for key, value in cell.point},
-        "metric": run.metric,
-        "higher_is_better": run.higher_is_better,
-        "mean": cell.mean,
-        "interval_seeds_low": interval.low if interval else None,
-        "interval_seeds_high": interval.high if interval else None,
-        "interval_seeds_kind": interval.kind if interval else "none",
-        "n": cell.n,
-        "seeds": " ".join(str(run.seed) for run in cell.counted),
-        "stderr_items": cell.stderr_items,
-        "chance": run.chance,
-        "statuses": text.counts(cell.statuses),
-        "tried": text.counts(cell.tried),
-        "selected": " ".join(chosen) if axis else "",
-        **{key: cell.median(key) for key in ("tokens_per_second", "seconds", "peak_memory_bytes", "parameters")},
-        **{key: _joined(cell, key) for key in ("impl", "direction", "precision", "device", "commit")},
-        "run_ids": " ".join(run.run_id for run in cell.runs),
-        "defect": defects.get(run.variant, ""),
-    }
-
-
-def _joined(cell: Cell, field: str) -> str:
-    return " / ".join(sorted({str(getattr(run, field)) for run in cell.runs}, key=sort_key))

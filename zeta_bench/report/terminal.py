@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from rich import box
@@ -13,6 +12,9 @@ from rich.text import Text
 
 from zeta_bench.report.tables import Column, Entry, Table
 from zeta_bench.report.text import plain
+
+_LONG = 20
+"""Characters of a cell beyond which its brackets may go on a second line."""
 
 
 class TerminalTable:
@@ -26,12 +28,13 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The widest form that fits: all columns, without costs, or one line a cell."""
-        forms = [self.table, without_costs(self.table), one_line_a_cell(self.table)]
-        fitting = (form for form in forms if _width(console, options, form) <= options.max_width)
-        table = next(fitting, forms[-1])
+        full, bare = self.table, without_costs(self.table)
+        forms = [(full, False), (full, True), (bare, False), (bare, True), (one_line_a_cell(full), False)]
+        fitting = (form for form in forms if _width(console, options, _grid(*form)) <= options.max_width)
+        table, stacked = next(fitting, forms[-1])
         yield Text(plain(table.title), style="bold")
         yield Text(plain(table.caption), style="dim")
-        yield _grid(table)
+        yield _grid(table, stacked)
         for note in table.notes:
             yield Text(plain(note), style="dim")
 
@@ -65,19 +68,27 @@ def _listed(table: Table) -> str:
     return ", ".join(column.name for column in table.columns if column.kind == "cost")
 
 
-def _grid(table: Table) -> Grid:
+def _grid(table: Table, stacked: bool) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         grid.add_column(Text(plain(column.name)), justify="right" if column.flush_right else "left", overflow="fold")
     for row in table.rows:
-        grid.add_row(*_texts(row))
+        grid.add_row(
+            *(
+                _text(entry, stacked and column.kind == "figure")
+                for column, entry in zip(table.columns, row, strict=True)
+            )
+        )
     return grid
 
 
-def _texts(row: Sequence[Entry]) -> list[Text]:
-    styles = ["bold" if entry.bold else "dim" if entry.faint else "" for entry in row]
-    return [Text(plain(entry.text), style=style) for entry, style in zip(row, styles, strict=True)]
+def _text(entry: Entry, stacked: bool) -> Text:
+    """The entry's text; stacked: a long one has its brackets on a second line."""
+    text = plain(entry.text)
+    if stacked and len(text) > _LONG:
+        text = text.replace(" (", "\n(", 1)
+    return Text(text, style="bold" if entry.bold else "dim" if entry.faint else "")
 
 
-def _width(console: Console, options: ConsoleOptions, table: Table) -> int:
-    return Measurement.get(console, options.update(width=10_000), _grid(table)).maximum
+def _width(console: Console, options: ConsoleOptions, grid: Grid) -> int:
+    return Measurement.get(console, options.update(width=10_000), grid).maximum

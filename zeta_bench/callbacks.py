@@ -1,0 +1,103 @@
+"""What watches over a run: checkpoints that are whole, a Ctrl-C that loses nothing, and progress."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from zeta_bench.errors import UsageError, ZetaBenchError
+from zeta_bench.protocol import Protocol
+from zeta_bench.training import BenchModule
+
+
+class Interrupted(ZetaBenchError):
+    """The user asked to stop; the checkpoint is written."""
+
+
+class Checkpoint(pl.Callback):
+    """Writes the run's state after each evaluation and when the user asks to stop, whole or not at all."""
+
+    def __init__(self, path: Path, stop: StopRequest) -> None:
+        self.path, self.stop = path, stop
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save after an evaluation."""
+        if trainer.state.fn == "fit":
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and leave once the user has asked to stop: between two steps, never inside one."""
+        if self.stop.requested:
+            self.save(trainer)
+            raise Interrupted(f"stopped at step {trainer.global_step}")
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write to a temporary name, then rename."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C into a request, so that a step in progress ends whole; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Watch(pl.Callback):
+    """Tells a listener about progress: (step, last curve row or None) after each step."""
+
+    def __init__(self, listener: Callable[[int, dict[str, float] | None], None]) -> None:
+        self.listener = listener
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After a step."""
+        self.listener(trainer.global_step, None)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After an evaluation, when the module has added its row."""
+        if isinstance(pl_module, BenchModule) and pl_module.curve:
+            self.listener(trainer.global_step, pl_module.curve[-1])
+
+
+def checkpoint_step(path: Path, protocol: Protocol) -> int:
+    """Step at which a checkpoint was written. Raises UsageError if it is damaged or of another protocol."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step, digest = int(state["global_step"]), state["zeta_bench"]["protocol"]
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise UsageError(
+            f"the checkpoint {path} is damaged ({type(error).__name__}); delete it, or run again without --resume."
+        ) from None
+    if digest != protocol.digest:
+        raise UsageError(f"the checkpoint {path} is of another protocol; run again without --resume.")
+    return step

@@ -1,0 +1,52 @@
+"""The numbers behind tables and figures as a pandas frame: one row a cell, with full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zeta_bench.report import style, text
+from zeta_bench.report.selection import Comparison
+from zeta_bench.report.stats import Cell, place, point_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cell_frame(comparison: Comparison, defects: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a cell, with full precision: the numbers behind a table and a figure."""
+    import pandas as pd
+
+    cells = sorted(comparison.cells, key=lambda cell: (style.order(cell.series), point_key(cell.point), place(cell)))
+    return pd.DataFrame([_cell_row(cell, comparison, defects or {}) for cell in cells])
+
+
+def _cell_row(cell: Cell, comparison: Comparison, defects: Mapping[str, str]) -> dict[str, Any]:
+    run, interval, axis = cell.runs[0], cell.interval_seeds, comparison.rule.axis
+    chosen = ["/".join(str(run.point.get(key)) for key in axis) for run in cell.counted]
+    return {
+        **{key: getattr(cell, key) for key in ("task", "task_version", "protocol", "store", "device_class")},
+        "variant": cell.series,
+        **{f"grid.{key}": value for key, value in cell.point},
+        "metric": run.metric,
+        "higher_is_better": run.higher_is_better,
+        "mean": cell.mean,
+        "interval_seeds_low": interval.low if interval else None,
+        "interval_seeds_high": interval.high if interval else None,
+        "interval_seeds_kind": interval.kind if interval else "none",
+        "n": cell.n,
+        "seeds": " ".join(str(run.seed) for run in cell.counted),
+        "stderr_items": cell.stderr_items,
+        "chance": run.chance,
+        "statuses": text.counts(cell.statuses),
+        "tried": text.counts(cell.tried),
+        "selected": " ".join(chosen) if axis else "",
+        **{key: cell.median(key) for key in ("tokens_per_second", "seconds", "peak_memory_bytes", "parameters")},
+        **{key: _joined(cell, key) for key in ("impl", "direction", "precision", "device", "commit")},
+        "run_ids": " ".join(run.run_id for run in cell.runs),
+        "defect": defects.get(run.variant, ""),
+    }
+
+
+def _joined(cell: Cell, field: str) -> str:
+    return " / ".join(sorted({str(getattr(run, field)) for run in cell.runs}))
