@@ -96,7 +96,8 @@ class Reformer(Attention):
         q, v = (layer(x).unflatten(-1, (self.spec.n_heads, -1)).transpose(1, 2) for layer in (self.qk, self.v))
         if self.spec.rotary:
             q = rotate(q)
-        return self.out(rule(q, F.normalize(q, dim=-1), v, valid).transpose(1, 2).flatten(2))
+        wide = q.to(torch.promote_types(q.dtype, torch.float32))  # fp16 has no number as small as normalize's eps
+        return self.out(rule(q, F.normalize(wide, dim=-1), v, valid).transpose(1, 2).flatten(2))
 
     def _reach(self, N: int) -> tuple[int, int]:
         """How many tokens of its bucket a query sees before and after itself."""

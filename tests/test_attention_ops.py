@@ -69,7 +69,7 @@ def test_topk_attention_is_its_definition(score, mean, Hv):
 def test_low_precision_within_a_derived_tolerance(seed, dtype, score):
     """Coordinates are fp32, so what dtype costs is rounding v, the weights (of sum 1) and the result: ≤ 4 eps · max|v|.
 
-    fp32 coordinates move a weight by a few eps(fp32) relative to 1 + (d² + γ²)/γ² ≤ 2 + 12/γ², γ ≥ 0.1: the second term.
+    fp32 coordinates move a weight by a few eps(fp32) relative to 1 + (d² + γ²)/γ² ≤ 2 + 12/γ² (γ ≥ 0.1): the rest.
     """
     (q, k, v), index, gamma, valid = example(seed)
     coordinates = [t.float() for t in (q, k)]

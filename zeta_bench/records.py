@@ -47,7 +47,7 @@ class Record(BaseModel):
         config: every setting of the variant as it ran.
         metrics: by split, ``{"test": {"accuracy": 0.99, "accuracy_stderr_items": 0.001}}``.
         slices: by split, see `zeta_bench.task.Score`.
-        curve: one row an evaluation: step, seconds, train_loss and the validation metrics.
+        curve: one row an evaluation: step, seconds, train_loss and the validation metrics; null = not a finite number.
         selected_step: the step whose figures `metrics` holds.
         tokens: input tokens trained on.
         seconds: of training, without evaluation and compilation.
@@ -83,7 +83,7 @@ class Record(BaseModel):
     higher_is_better: bool = True
     metrics: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     slices: dict[str, dict[str, dict[str, dict[str, float]]]] = Field(default_factory=dict)
-    curve: list[dict[str, float]] = Field(default_factory=list)
+    curve: list[dict[str, float | None]] = Field(default_factory=list)
     chance: float | None = None
     selected_step: int = 0
     steps: int = 0
@@ -214,15 +214,16 @@ def read_all(roots: Mapping[str, Path]) -> tuple[list[tuple[str, Record]], list[
     """Records of several stores, each with its store's label, and a sentence for each file that was left out.
 
     One run_id with the same content in two stores counts once (the first store's); with different content both are
-    left out by name.
+    left out by name. The published store is the exception: a user's repeat of a published run has its run_id and other
+    timings, and both are kept, told apart by their labels.
     """
-    found: dict[tuple[str, str], tuple[str, Record]] = {}
+    found: dict[tuple[str, str, bool], tuple[str, Record]] = {}
     refused: list[str] = []
-    clashes: set[tuple[str, str]] = set()
+    clashes: set[tuple[str, str, bool]] = set()
     for label, root in roots.items():
         store = Store(root)
         for record in store.records():
-            key = (record.kind, record.run_id)
+            key = (record.kind, record.run_id, root == PUBLISHED_STORE)
             if key not in found:
                 found[key] = (label, record)
             elif found[key][1] != record:

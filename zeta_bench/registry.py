@@ -43,6 +43,7 @@ class Variant:
         overrides: settings of its Config that make this name differ from the class's defaults.
         extra: the optional dependency group that it needs, such as "fla".
         defect: one sentence if it is known to fail an audit; printed wherever its numbers are.
+        family: what it is drawn as in figures: softmax · zeta · kernel · lsh · local · recurrent · other.
     """
 
     target: str
@@ -52,6 +53,7 @@ class Variant:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     extra: str | None = None
     defect: str | None = None
+    family: str = "other"
 
     def load(self) -> type[Attention]:
         """Import and return the class."""

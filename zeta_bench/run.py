@@ -348,7 +348,7 @@ def _record(run: Run, session: Session, found: _Outcome, started: str) -> Record
         higher_is_better=protocol.higher_is_better,
         metrics={split: dict(score.values) for split, score in module.scores.items()} if module else {},
         slices={split: score.slices for split, score in module.scores.items() if score.slices} if module else {},
-        curve=module.curve if module else [],
+        curve=[{**row} for row in module.curve] if module else [],
         chance=run.task.chance(),
         selected_step=module.best["step"] if module else 0,
         steps=steps,

@@ -99,9 +99,9 @@ class BenchModule(pl.LightningModule):
         found = {split: self._take(split) for split in self.eval_splits}
         row: dict[str, float] = {"step": self.global_step, "seconds": round(self.seconds, 3)}
         if self._loss_sum is not None and self._loss_count:
-            row["train_loss"] = self._loss_sum.item() / self._loss_count
+            row["train_loss"] = loss = self._loss_sum.item() / self._loss_count
             self._loss_sum, self._loss_count = None, 0
-            self._require_finite(row["train_loss"])
+            self._require_finite(loss)
         for split, score in found.items():
             row |= {f"{split}_{name}": value for name, value in score.values.items()}
         self.curve.append(row)

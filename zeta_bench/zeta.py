@@ -128,7 +128,7 @@ class ZetaAttention(Attention):
         return torch.cat((found.masked_fill(twice, -1), window), dim=-1)
 
     def reference(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The output by definition: a softmax of log-weights over every key and the mean token, −∞ off the selection."""
+        """The output by definition: a softmax of log-weights over all keys and the mean token, −∞ off the selection."""
         q, k = self.coordinates(x)
         v = self._heads(self.value(x))
         N = x.shape[1]

@@ -59,16 +59,15 @@ def topk_attention(
         coordinates = torch.promote_types(q.dtype, torch.float32)
         q, k, gamma = q.to(coordinates), k.to(coordinates), gamma.to(coordinates)
         keys, present = _gather(k, index), index >= 0
-        if mean is not None:
-            mean_key, any_key = _running_mean(k, mean, valid, q.shape[-2], offset)
-            keys = torch.cat((keys, mean_key.unsqueeze(-2)), dim=-2)
-            present = torch.cat((present, any_key[..., None].expand(*present.shape[:-1], 1)), dim=-1)
+        if mean is None:
+            return _weighted_sum(_normalised(_weights(q, keys, gamma, present, score)), index, values)
+        average, any_key = _running_mean(torch.cat((k, values), dim=-1), mean, valid, q.shape[-2], offset)
+        mean_key, mean_value = average.split((k.shape[-1], values.shape[-1]), dim=-1)
+        keys = torch.cat((keys, mean_key.unsqueeze(-2)), dim=-2)
+        present = torch.cat((present, any_key[..., None].expand(*present.shape[:-1], 1)), dim=-1)
         weights = _normalised(_weights(q, keys, gamma, present, score))
-        out = _weighted_sum(weights[..., : index.shape[-1]], index, values)
-        if mean is not None:
-            mean_value, _ = _running_mean(values, mean, valid, q.shape[-2], offset)
-            out = out + (weights[..., -1:] * mean_value).to(out.dtype)
-        return out
+        out = _weighted_sum(weights[..., :-1], index, values)
+        return out + (weights[..., -1:] * mean_value).to(out.dtype)
 
 
 def zeta_attention(
@@ -145,13 +144,16 @@ def _gather(k: Tensor, index: Tensor) -> Tensor:
 
 
 def _running_mean(x: Tensor, kind: str, valid: Tensor | None, N: int, offset: int) -> tuple[Tensor, Tensor]:
-    """Mean of x [B, H, S, d] for each query, [B, H, N, d], and where there is one, bool [B, 1, N]."""
+    """Mean of x [B, H, S, d] for each query, [B, H, N, d], and where there is one, bool [B or 1, 1, N]."""
     S = x.shape[-2]
-    real = torch.ones(x.shape[0], S, dtype=torch.bool, device=x.device) if valid is None else valid
-    wide = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~real[:, None, :, None], 0.0)
+    real = torch.ones(1, S, dtype=torch.bool, device=x.device) if valid is None else valid
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = wide if valid is None else wide.masked_fill(~real[:, None, :, None], 0.0)
     count = real[:, None, :].cumsum(-1)  # [B, 1, S]
     if kind == "all":
         total, count = wide.sum(-2, keepdim=True), count[..., -1:].expand(-1, -1, N)
+    elif offset == 0 and N == S:
+        total = wide.cumsum(-2)
     else:
         position = offset + torch.arange(N, device=x.device)
         at = position.clamp(0, S - 1)

@@ -75,7 +75,8 @@ def zorder_codes(q: Tensor, k: Tensor, *, bits: int | None = None) -> tuple[Tens
     """Codes that a search may compare: `morton_encode`, or `morton_ranks` where 63 bits are too few."""
     if _bits(q.shape[-1], bits) * q.shape[-1] > MAX_BITS:
         return morton_ranks(q, k, bits=bits)
-    return morton_encode(q, bits=bits), morton_encode(k, bits=bits)
+    both = morton_encode(torch.cat((q, k), dim=-2), bits=bits)
+    return both[..., : q.shape[-2]], both[..., q.shape[-2] :]
 
 
 def quantise(x: Tensor, *, bits: int | None = None, low: float = -1.0, high: float = 1.0) -> Tensor:

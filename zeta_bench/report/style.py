@@ -19,24 +19,16 @@ from zeta_bench.registry import catalogue
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FAMILIES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
-    "softmax": (
-        frozenset({"vanilla", "softmax", "full", "sdpa", "flash", "topk", "dense"}),
-        ("#000000", "#8c8c8c", "#4d4d4d", "#bdbdbd"),
-    ),
-    "zeta": (
-        frozenset({"zeta"}),
-        ("#d55e00", "#6d1f58", "#f0a35e", "#e066b5", "#4e2013", "#8b6346", "#fb849a"),
-    ),
-    "kernel": (
-        frozenset({"linear", "performer", "favor", "cosformer", "gla", "deltanet", "nystromformer", "linformer"}),
-        ("#0072b2", "#56b4e9", "#0b1f7a", "#5a6bff", "#01474e"),
-    ),
-    "lsh": (frozenset({"reformer", "lsh", "hash", "routing"}), ("#009e73", "#7cc242", "#094f00")),
-    "local": (frozenset({"local", "window", "longformer", "bigbird"}), ("#7b3fa0", "#c79be6", "#5a0ef9")),
-    "other": (frozenset(), ("#44aa99", "#8a8f00", "#0e5a66")),
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "softmax": ("#000000", "#8c8c8c", "#4d4d4d", "#bdbdbd"),
+    "zeta": ("#d55e00", "#6d1f58", "#f0a35e", "#e066b5", "#4e2013", "#8b6346", "#fb849a"),
+    "kernel": ("#0072b2", "#56b4e9", "#0b1f7a", "#5a6bff", "#01474e"),
+    "lsh": ("#009e73", "#7cc242", "#094f00"),
+    "local": ("#7b3fa0", "#c79be6", "#5a0ef9"),
+    "recurrent": ("#a6761d", "#e6ab02", "#5c3d00"),
+    "other": ("#44aa99", "#8a8f00", "#0e5a66"),
 }
-"""Words in a variant's name that place it in a family, and the family's colours; families in the order of legends."""
+"""Colours of each family, in the order of legends. Which family a variant is of stands in its catalogue."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
@@ -104,16 +96,14 @@ def applied() -> AbstractContextManager[None]:
 
 
 def family(name: str) -> str:
-    """The family of a variant, from the words of its name without settings."""
-    words = re.split(r"[^a-z0-9]+", name.partition(":")[0].lower())
-    if words[0] == "zeta":  # zeta-local is ZETA first
-        return "zeta"
-    return next((key for key, (known, _) in FAMILIES.items() if known & set(words)), "other")
+    """The family of a variant, from the catalogue; a user's file is "other"."""
+    entry = catalogue().variants.get(_base(name))
+    return entry.family if entry is not None and entry.family in FAMILIES else "other"
 
 
 def order(name: str) -> tuple[int, int, str]:
     """Sorts variants: by family, then as the catalogue has them, then by name."""
-    base = re.split(r"[: ]", name, maxsplit=1)[0]
+    base = _base(name)
     known = list(catalogue().variants)
     return (list(FAMILIES).index(family(name)), known.index(base) if base in known else len(known), name)
 
@@ -129,18 +119,23 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     slots: Counter[str] = Counter()
     for name in known:
         kind = family(name)
-        colors = FAMILIES[kind][1]
+        colors = FAMILIES[kind]
         dash = DASHES[slots[kind] // len(colors) % len(DASHES)]
         found[name] = Look(colors[slots[kind] % len(colors)], _marker(kind, found), kind == "zeta", dash)
         slots[kind] += 1
     used = Counter(found[name].color for name in names & set(known))
     for name in sorted(names - set(known), key=order):
         kind = family(name)
-        color = min(FAMILIES[kind][1], key=lambda color: used[color])
+        color = min(FAMILIES[kind], key=lambda color: used[color])
         dash = DASHES[1 + used[color] % (len(DASHES) - 1)]
         found[name] = Look(color, _marker(kind, found), kind == "zeta", dash)
         used[color] += 1
     return found
+
+
+def _base(name: str) -> str:
+    """The registered name in a label such as ``zeta:k=16`` or ``zeta (version=2)``."""
+    return re.split(r"[: ]", name, maxsplit=1)[0]
 
 
 def _marker(kind: str, found: Mapping[str, Look]) -> str:
