@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOG := $(VENV)/install.log
 # On Linux the public torch wheel brings several GB of CUDA; for the CPU build:
 #   make demo PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_OPTIONS ?=
-# Two workers on two cores, one torch thread each: more threads than cores are slower.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# torch's threads wait by spinning: on cores that are busy with something else two of them take ten times as long as one.
+ONE_THREAD := OMP_NUM_THREADS=1
+TEST := $(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all lint format clean
@@ -17,19 +20,28 @@ help: ## list the targets
 
 install: $(READY) ## create .venv with everything that the tests and the demo need
 
+# Of pip's output it shows the names of the packages as they come, with the size of what is large, and any error.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer, or name one with make PYTHON=..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: zeta-bench needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version 2>&1) is too old: zeta-bench needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing: install it (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
-	@echo "Creating $(VENV); the first time this downloads torch and takes a few minutes."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_OPTIONS) -c constraints.txt -e '.[dev]' 2>&1 \
-	  | awk '/^ERROR|^error/ { print; bad = 1 } /^Collecting|^Installing|^Building/ { print "  " $$1 " " $$2; fflush() } END { exit bad }'
-	@test -x $(BIN)/zeta-bench || { echo "The installation failed; see the lines above, then run make again."; exit 1; }
+	@if test -d $(VENV); then echo "Bringing $(VENV) up to date."; else echo "Creating $(VENV): this downloads torch and takes minutes, once."; fi
+	@$(PYTHON) -m venv $(VENV) || { echo "$(VENV) could not be created; see the lines above."; exit 1; }
+	@{ $(PIP) install --progress-bar off $(PIP_OPTIONS) -c constraints.txt -e '.[dev]' 2>&1; echo "pip ended with $$?"; } | tee $(LOG) | awk ' \
+	  BEGIN                            { printf "collecting"; fflush() } \
+	  /^Collecting /                   { sub(/[^A-Za-z0-9_.-].*/, "", $$2); printf " %s", $$2; fflush() } \
+	  /^ *Downloading .*[0-9] [MG]B\)/ { printf " %s %s", $$(NF - 1), $$NF; fflush() } \
+	  /^WARNING: Retrying/ && !told++  { printf "\nno answer from the package index, trying again"; fflush() } \
+	  /^Installing collected/          { printf "\ninstalling all of them, in a minute or two"; fflush() } \
+	  /^ *ERROR: |^no such option/ && !bad++ { sub(/^ */, ""); printf "\n%s", $$0; fflush() } \
+	  /^pip ended with /               { ended = $$4 == 0 } \
+	  END                              { print ""; exit !ended }' \
+	  || { echo "The packages could not be installed: check the network, see $(LOG), then run make again."; exit 1; }
 	@touch $@
 
 demo: $(READY) ## train three variants for a few minutes, then show a table and a plot
-	@$(BIN)/zeta-bench run mqar --protocol quick --attn vanilla --attn zeta-token --attn performer
+	@$(ONE_THREAD) $(BIN)/zeta-bench run mqar --protocol quick --attn vanilla --attn zeta-token:k=8 --attn performer
+	@echo "For zeta-bench as a command of its own, first type: source $(BIN)/activate"
 
 test: lint ## what CI runs: style, types and every quick test
 	$(TEST) -m "not slow and not gpu"

@@ -2,7 +2,7 @@
 
     tokens or values → (+ positions) → n × [norm → short convolution → attention → +, norm → MLP → +] → norm → head
 
-Everything but the attention is the same for every variant of a protocol.
+Everything but the attention is the same for every variant of a protocol, with one seed down to its initial values.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ class Model(nn.Module):
         cls = shape.head != "lm" and backbone.pooling == "cls"
         self.cls = nn.Parameter(torch.zeros(backbone.d_model)) if cls else None
         self.embed = Embedding(shape, backbone)
-        self.blocks = nn.ModuleList(
-            Block(backbone, build(choice, attention_spec(shape, backbone, causal=causal, layer=layer)))
-            for layer in range(backbone.n_layers)
-        )
+        self.blocks = nn.ModuleList(Block(backbone, causal=causal) for _ in range(backbone.n_layers))
         self.norm = nn.LayerNorm(backbone.d_model)
         self.head = make_head(shape, backbone)
-        if isinstance(self.head, nn.Linear) and shape.head == "lm" and backbone.tie_embeddings:
+        if isinstance(self.head, nn.Linear) and backbone.tie_embeddings and self._tieable():
             self.head.weight = self.embed.table.weight
+        for layer, block in enumerate(self.blocks):  # last: whatever a variant draws, the rest starts the same
+            block.attention = build(choice, attention_spec(shape, backbone, causal=causal, layer=layer))
 
     def forward(self, inputs: Tensor, valid: Tensor | None = None, where: Tensor | None = None) -> Tensor:
         """Logits.
@@ -66,11 +65,10 @@ class Model(nn.Module):
         return self.head(hidden.flatten(0, 1) if where is None else hidden[where])
 
     def hidden(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Output of the last block, normalised: [B, N, d_model], with the CLS token first where there is one."""
+        """Output of the last block, normalised: [B, N, d_model]; N + 1 places where there is a CLS token."""
         x = self.embed(inputs)
         if self.cls is not None:
-            x = torch.cat((self.cls.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
-            valid = None if valid is None else F.pad(valid, (1, 0), value=True)
+            x, valid = self._insert_cls(x, valid)
         for block in self.blocks:
             x = block(x, valid)
         return self.norm(x)
@@ -78,11 +76,11 @@ class Model(nn.Module):
     def pool(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
         """One vector a sequence: [B, N, d_model] → [B, d_model]; the mean is over real tokens."""
         if self.cls is not None:
-            return hidden[:, 0]
+            return hidden[torch.arange(len(hidden), device=hidden.device), self._cls_place(hidden[:, 1:], valid)]
         if valid is None:
             return hidden.mean(1)
-        keep = valid[..., None].to(hidden.dtype)
-        return (hidden * keep).sum(1) / keep.sum(1).clamp(min=1)
+        total = hidden.masked_fill(~valid[..., None], 0.0).sum(1)
+        return total / valid.sum(1, keepdim=True).clamp(min=1)
 
     def attentions(self) -> list[Attention]:
         """The attention of each layer."""
@@ -91,7 +89,26 @@ class Model(nn.Module):
     def parameter_counts(self) -> tuple[int, int]:
         """Trainable parameters, and those outside the embedding (a tied head counts as embedding)."""
         total = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        return total, total - sum(p.numel() for p in self.embed.parameters())
+        return total, total - sum(p.numel() for p in self.embed.parameters() if p.requires_grad)
+
+    def _tieable(self) -> bool:
+        """Whether the head names tokens of the embedding's table."""
+        return self.shape.head == "lm" and self.shape.outputs == self.shape.vocab_size
+
+    def _cls_place(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Place of the CLS token among x [B, N, …], [B]: the first, or in a causal model behind the last real token."""
+        N = x.shape[1] if self.causal else 0
+        if valid is None or not self.causal:
+            return torch.full((len(x),), N, device=x.device)
+        return (valid * torch.arange(1, N + 1, device=x.device)).amax(1)
+
+    def _insert_cls(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embedded tokens [B, N, d_model] and their mask with the CLS token at its place, [B, N + 1, …]."""
+        assert self.cls is not None
+        before, after = (0, 1) if self.causal else (1, 0)  # in a causal model it takes the place of padding, or the end
+        here = torch.arange(x.shape[1] + 1, device=x.device) == self._cls_place(x, valid)[:, None]
+        x = torch.where(here[..., None], self.cls.to(x.dtype), F.pad(x, (0, 0, before, after)))
+        return x, None if valid is None else F.pad(valid, (before, after)) | here
 
 
 def attention_spec(shape: Shape, backbone: Backbone, *, causal: bool, layer: int = 0) -> AttentionSpec:
@@ -137,14 +154,15 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; the MLP is left out where mlp_ratio is 0."""
+    """Pre-norm residual block; the MLP is left out where mlp_ratio is 0. `Model` puts the attention in."""
 
-    def __init__(self, backbone: Backbone, attention: Attention) -> None:
+    attention: Attention
+
+    def __init__(self, backbone: Backbone, *, causal: bool) -> None:
         super().__init__()
         d = backbone.d_model
         self.norm = nn.LayerNorm(d)
-        self.conv = ShortConv(d, backbone.short_conv, causal=attention.spec.causal) if backbone.short_conv else None
-        self.attention = attention
+        self.conv = ShortConv(d, backbone.short_conv, causal=causal) if backbone.short_conv else None
         self.dropout = nn.Dropout(backbone.dropout)
         width = round(d * backbone.mlp_ratio)
         self.mlp = (
@@ -156,7 +174,10 @@ class Block(nn.Module):
         mixed = self.norm(x)
         if self.conv is not None:
             mixed = self.conv(mixed, valid)
-        x = x + self.dropout(self.attention(mixed, valid))
+        mixed = self.attention(mixed, valid)
+        if valid is not None:  # what an attention returns for padding is its own affair, and may be NaN
+            mixed = mixed.masked_fill(~valid[..., None], 0.0)
+        x = x + self.dropout(mixed)
         return x if self.mlp is None else x + self.dropout(self.mlp(x))
 
 

@@ -16,6 +16,9 @@ from zeta_bench.errors import UsageError, ZetaBenchError
 from zeta_bench.protocol import Protocol
 from zeta_bench.training import BenchModule
 
+STOP_CHECK_EVERY = 10
+"""Steps between looks at a request to stop where several devices must agree: each look waits for all of them."""
+
 
 class Interrupted(ZetaBenchError):
     """The user asked to stop; the checkpoint is written."""
@@ -28,25 +31,44 @@ class Checkpoint(pl.Callback):
         self.path, self.stop = path, stop
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save after an evaluation."""
+        """Save after an evaluation, and leave if the user has asked to stop."""
         if trainer.state.fn == "fit":
             self.save(trainer)
+            if self._asked(trainer):
+                raise Interrupted(f"stopped at step {trainer.global_step}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave once the user has asked to stop: between two steps, never inside one."""
-        if self.stop.requested:
+        """Save and leave once the user has asked to stop: between two steps, never inside one.
+
+        A step with an evaluation gets that first, so that the curve of the resumed run has no gap.
+        """
+        if trainer.world_size > 1 and trainer.global_step % STOP_CHECK_EVERY:
+            return
+        if trainer.global_step % trainer.val_check_interval and self._asked(trainer):
             self.save(trainer)
             raise Interrupted(f"stopped at step {trainer.global_step}")
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write to a temporary name, then rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Write to a temporary name, then rename. Raises ZetaBenchError if the folder cannot be written."""
         partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(self.path)
+        except OSError as error:
+            raise ZetaBenchError(f"cannot write the checkpoint {self.path}: {error.strerror or error}.") from None
+        finally:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether to stop here: not after the last step, and with several devices all of them at one step."""
+        if trainer.global_step >= trainer.max_steps:
+            return False
+        return trainer.strategy.reduce_boolean_decision(self.stop.requested, all=False)
 
 
 class StopRequest:

@@ -5,21 +5,32 @@ Heavy imports stand inside the commands, so that ``--help`` and ``ls`` answer at
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zeta_bench import __version__
-from zeta_bench.console import Progress, err, out, print_table
-from zeta_bench.errors import DataMissing, UsageError, ZetaBenchError
+from zeta_bench.console import (
+    ctrl_c,
+    err,
+    explain,
+    mute,
+    out,
+    print_audit,
+    print_audits,
+    print_report,
+    print_table,
+)
+from zeta_bench.errors import UsageError
 from zeta_bench.records import PUBLISHED_STORE, USER_STORE
 
 if TYPE_CHECKING:
-    from zeta_bench.records import Record
-    from zeta_bench.run import Run, Session
+    from zeta_bench.plan import Plan
+    from zeta_bench.run import Session
 
 app = typer.Typer(
     help="Benchmark and reproduction suite for efficient attention, built around ZETA (arXiv 2501.14577).",
@@ -59,17 +70,22 @@ Sets = Annotated[
 RecordsDir = Annotated[Path, typer.Option("--records", help="Folder of the records.", metavar="DIR")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Options that stand before the command."""
     global DEBUG
     DEBUG = debug
-    if version:
-        out(__version__)
-        raise typer.Exit
 
 
 @app.command("ls")
@@ -83,6 +99,7 @@ def list_things(
     """List variants, tasks, protocols or records."""
     from zeta_bench import listing
 
+    listing.check_folder(records)
     chosen = [what] if what else [What.variants, What.tasks, What.protocols]
     rows = {str(kind): listing.rows(str(kind), records) for kind in chosen}
     if json:
@@ -126,17 +143,29 @@ def run(
             "--seed and --seeds exclude each other: --seed 3 is one run, --seeds 3 are the seeds 0, 1 and 2."
         )
     wanted = list(range(seeds)) if seeds else [seed or 0]
-    runs, session, missing = _plan(task, attn or [], protocol, wanted, sets or [], records)
+    found, session = _plan(task, attn or [], protocol, wanted, sets or [], records)
     session.devices, session.nodes, session.resume = devices, nodes, resume
     session.diagnose, session.keep, session.debug = diagnose, keep, DEBUG
-    if dry_run:
-        from zeta_bench.estimate import estimates
+    session.check_devices()
+    if not session.is_main:
+        mute()
+    for note in found.notes:
+        out(note)
+    for sentence in found.missing:
+        err(sentence)
+    if found.missing and not found.runs:
+        raise typer.Exit(1)
+    from zeta_bench.series import print_plan, print_results, run_series, went_wrong
 
-        print_table(estimates(runs, session), title="plan (nothing was run)", empty="nothing to run")
+    if dry_run:
+        print_plan(found.runs, session)
         return
-    session.store.check_writable()
-    done = _execute(runs, session, force)
-    _conclude(done, session, records, missing)
+    session.check_folders(found.runs)
+    done = run_series(found.runs, session, force=force)
+    if not any(record.status == "interrupted" for record in done):
+        print_results(done, session, REPORT)
+    if went_wrong(done):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -147,21 +176,23 @@ def audit(
     records: Annotated[
         Path | None, typer.Option("--records", help="Also write records of kind audit here.", metavar="DIR")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every finding.")] = False,
 ) -> None:
     """Check that variants are what they claim: causal, padding-proof, deterministic, equal to their definition."""
-    from zeta_bench.audit import run_audits
-    from zeta_bench.console import print_audit
-    from zeta_bench.records import Store
-    from zeta_bench.registry import catalogue, find_variant
+    from zeta_bench.registry import catalogue, find_variants
 
-    choices = [find_variant(name) for name in variants or catalogue().variants]
+    choices = find_variants(variants or list(catalogue().variants))
+    from zeta_bench.audit import run_audits
+    from zeta_bench.plan import check_settings
+    from zeta_bench.records import Store
+
+    check_settings(choices)
     store = None if records is None else Store(records)
     if store is not None:
         store.check_writable()
-    done = run_audits(choices, store, progress=print_audit)
-    failed = [record.variant for record in done if record.status == "failed"]
-    out(f"{len(done) - len(failed)} of {len(done)} passed" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    if failed:
+    done = run_audits(choices, store, progress=lambda record: print_audit(record, verbose))
+    print_audits(done)
+    if any(record.status == "failed" for record in done):
         raise typer.Exit(1)
 
 
@@ -178,9 +209,10 @@ def report(
     ),
 ) -> None:
     """Tables and figures from records: on the terminal, and as Markdown, LaTeX, CSV, PNG and SVG."""
-    from zeta_bench.console import print_report
+    from zeta_bench.listing import check_tasks
     from zeta_bench.report import write_report
 
+    check_tasks(task or [])
     formats = tuple(format or ("md", "tex", "csv"))
     for folder in records or []:
         if not folder.is_dir():
@@ -199,116 +231,53 @@ def doctor() -> None:
 
 
 def _plan(
-    name: str, attn: list[str], protocol_name: str | None, seeds: list[int], sets: list[str], records: Path
-) -> tuple[list[Run], Session, list[str]]:
-    """Everything that can be found wrong before training, found now."""
-    from zeta_bench.registry import find_variant, parse_value, tasks_of
+    task: str, attn: list[str], protocol: str | None, seeds: list[int], sets: list[str], records: Path
+) -> tuple[Plan, Session]:
+    """Everything that can be found wrong before training, found now; misspellings before torch is imported."""
+    from zeta_bench.protocol import find_protocol
+    from zeta_bench.registry import find_variants, parse_sets, tasks_of
 
-    names = tasks_of(name)
-    if not attn:
-        raise UsageError("name at least one variant: --attn zeta-token ('zeta-bench ls variants' lists them).")
-    choices = [find_variant(text) for text in attn]
-    settings: dict[str, Any] = {}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals or not value:
-            raise UsageError(f"cannot read --set {text}: it is written key=value, as in --set attn.k=16.")
-        settings[key] = parse_value(value)
+    tasks, choices, settings = tasks_of(task), find_variants(attn), parse_sets(sets)
+    for name in tasks if protocol else []:
+        find_protocol(name, str(protocol))
 
     import torch
 
-    from zeta_bench.protocol import find_protocol
+    from zeta_bench.plan import plan_command
     from zeta_bench.records import Store
-    from zeta_bench.run import Session, plan
+    from zeta_bench.run import Session
 
     accelerated = torch.cuda.is_available()
     session = Session(Store(records), USER_STORE / "checkpoints", accelerated)
-    if protocol_name is None:
-        protocol_name = "small" if accelerated else "quick"
-        out(f"protocol {protocol_name} ({session.device_class}); --protocol chooses another.")
-    runs: list[Run] = []
-    missing: list[str] = []
-    for task in names:
-        planned = plan(task, find_protocol(task, protocol_name), choices, seeds, settings)
-        try:
-            planned[0].task.check()
-        except DataMissing as error:
-            missing.append(f"{task}: not run: data. {error}")
-            continue
-        runs += planned
-    return runs, session, missing
-
-
-def _execute(runs: list[Run], session: Session, force: bool) -> list[Record]:
-    """Run what has no record yet, one after the other; an interrupted run ends the series."""
-    from zeta_bench.provenance import code_digest
-    from zeta_bench.run import execute
-
-    done: list[Record] = []
-    for number, one in enumerate(runs, 1):
-        name = f"[{number}/{len(runs)}] {one.task_name} {one.choice.label} seed {one.seed}"
-        name += "".join(f" {key}={value}" for key, value in one.point.values.items())
-        old = None if force else session.store.find(one.run_id(session.device_class))
-        if old is not None and old.finished:
-            out(f"{name}: has a record ({old.status}); --force runs it again.")
-            if one.choice.source and old.code_digest != code_digest(one.choice.variant.load()):
-                err(f"{one.choice.source} has changed since that record was written; add --force to run the new code.")
-            done.append(old)
-            continue
-        with Progress(name, one.protocol.budget.steps) as progress:
-            record = execute(one, session, progress.update)
-        done.append(record)
-        out(f"{name}: {_sentence(record)}")
-        if record.status == "interrupted":
-            err(f"The state is kept in {session.checkpoint(one)}; go on with: {one.command} --resume")
-            break
-    return done
-
-
-def _sentence(record: Record) -> str:
-    """One line about a run that has ended."""
-    value = "" if record.value is None else f"{record.metric} {record.value:.4f} on test, "
-    state = "" if record.status == "ok" else f"{record.status} ({record.reason}), "
-    return f"{state}{value}{record.steps} steps in {record.seconds:.0f} s"
-
-
-def _conclude(done: list[Record], session: Session, records: Path, missing: list[str]) -> None:
-    """The table, the figures, the next command, and the exit code."""
-    from zeta_bench.console import print_report
-    from zeta_bench.report import write_report
-
-    for sentence in missing:
-        err(sentence)
-    if any(record.value is not None for record in done):
-        print_report(write_report({str(records): records}, REPORT, tasks={record.task for record in done}))
-        out(f"Compare further: zeta-bench run {done[0].task} --attn ./mine.py:Mine (see examples/my_attention.py).")
-    if missing and not done:
-        raise typer.Exit(1)
-    if any(record.status not in ("ok", "stuck-at-chance") for record in done):
-        raise typer.Exit(1)
+    return plan_command(tasks, protocol, choices, seeds, settings, accelerated=accelerated), session
 
 
 def main() -> None:
     """Entry point: every mistake is one sentence on stderr; exit code 2 for misuse, 1 for what failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without γ shows ? instead of a traceback
+            stream.reconfigure(errors="replace")
+    with ctrl_c:
+        code = _call()
+    if code == 130:
+        err("stopped; nothing was left half-written, and the same command starts again.")
+        code = 1
+    sys.exit(code)
+
+
+def _call() -> int:
+    """Run the command; its exit code, 130 after a Ctrl-C."""
     try:
         code = typer.main.get_command(app)(standalone_mode=False)
-    except ZetaBenchError as error:
-        if DEBUG:
-            raise
-        err(str(error))
-        code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        err("stopped; nothing was left half-written.")
-        code = 1
-    except BrokenPipeError:  # the reader, such as head, has had enough
-        sys.stderr.close()
-        code = 0
+        return 130
     except Exception as error:
-        if DEBUG or not hasattr(error, "format_message"):
+        if ctrl_c.pressed:
+            return 130
+        if DEBUG and not hasattr(error, "format_message"):
             raise
-        err(f"{error.format_message()} 'zeta-bench --help' shows what there is.")
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+        return explain(error)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
+import sys
+import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from zeta_bench.errors import ZetaBenchError
 from zeta_bench.registry import label
 
 if TYPE_CHECKING:
     from zeta_bench.records import Record
     from zeta_bench.report import Report
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 PLAIN_EVERY_SECONDS = 30.0
 """How often progress prints a line where there is no terminal and no evaluation."""
+
+
+class Terminal(Console):
+    """A console whose reader may leave, as ``head`` does: then it falls silent, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Send what is still to come nowhere; without this Python complains when it closes stdout."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+_out = Terminal(highlight=False, soft_wrap=True)
+_err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def out(text: str) -> None:
@@ -34,41 +53,160 @@ def err(text: str) -> None:
     _err.print(text, markup=False)
 
 
+def explain(error: Exception) -> int:
+    """One sentence on stderr about what ended a command, and its exit code: 2 for misuse, 1 for anything else."""
+    if isinstance(error, ZetaBenchError):
+        err(str(error))
+        return error.exit_code
+    if not hasattr(error, "format_message"):  # no error of ours, nor of the command line: a defect
+        text = str(error).strip().partition("\n")[0]
+        err(f"this is a defect: {type(error).__name__}: {text}; please report what 'zeta-bench --debug …' shows.")
+        return 1
+    context = getattr(error, "ctx", None)
+    if context is not None and error.format_message() == context.get_help():  # no command at all
+        out(context.get_help())
+        return 2
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    program = context.command_path if context is not None else "zeta-bench"
+    err(f"{message}{' ' if message.endswith('?') else '; '}'{program} --help' shows what there is.")
+    return 2
+
+
+def mute() -> None:
+    """Say nothing from here on: another process of the same run speaks."""
+    _out.quiet = _err.quiet = True
+
+
+class CtrlC:
+    """Remembers a Ctrl-C: a library that it hits while it is imported may turn it into another error, or swallow it."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._previous: Any = None
+
+    def __enter__(self) -> CtrlC:
+        self.pressed = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+ctrl_c = CtrlC()
+
+
 def print_table(rows: Sequence[dict[str, Any]], *, title: str, empty: str) -> None:
     """A table of rows with the same keys."""
     if not rows:
         out(empty)
         return
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(escape("" if value is None else str(value)) for value in row.values()))
-    Console(highlight=False).print(table)
+    _out.print(table, soft_wrap=False)
 
 
-def print_audit(record: Record) -> None:
-    """One line for each audit of a variant, failures with what was found."""
+def print_known(name: str, record: Record, changed: Path | None) -> None:
+    """A run that is not run again because it has a record; `changed`: the user's file, if it is another by now."""
+    out(f"{name}: has a record ({record.status}); --force runs it again.")
+    if changed is not None:
+        err(f"{changed} has changed since that record was written; add --force to run the new code.")
+
+
+def print_ended(name: str, record: Record, checkpoint: Path) -> None:
+    """One line about a run that has ended: on stdout with its figure, on stderr what went wrong and what to do."""
+    value = "" if record.value is None else f"{record.metric} {record.value:.4f} on test, "
+    spent = f"{value}{record.steps} steps in {record.seconds:.0f} s"
+    if record.status in ("ok", "stuck-at-chance"):
+        out(f"{name}: {'' if record.status == 'ok' else f'{record.status} ({record.reason}), '}{spent}")
+    elif record.status == "interrupted":
+        err(f"{name}: {_how_to_go_on(record, checkpoint.exists())}")
+    else:
+        known = record.status != "failed" or record.reason.endswith(".")  # a sentence of ours, not an exception's text
+        hint = "" if known else "; 'zeta-bench --debug run …' shows the traceback"
+        err(f"{name}: {record.status} after {record.steps} steps ({record.reason.rstrip('.')}){hint}.")
+
+
+def _how_to_go_on(record: Record, kept: bool) -> str:
+    """What to type after a Ctrl-C: the same command, with the state where there is one."""
+    words = [word for word in sys.argv[1:] if word not in ("--force", "--resume")]
+    command = shlex.join(["zeta-bench", *words, *(["--resume"] if kept else [])])
+    if not kept:
+        return f"stopped before a state was kept; start again with: {command}"
+    return f"{record.reason}, the state is kept; go on with: {command}"
+
+
+def print_audit(record: Record, verbose: bool = False) -> None:
+    """One line a variant with its counts; below it what failed and what was skipped, or every finding."""
     from zeta_bench.audit import findings_of
 
-    out(f"{label(record.variant, record.settings)}: {record.reason or record.status}")
-    for finding in findings_of(record) if record.payload else []:
-        number = "" if finding.worst is None else f" (worst {finding.worst:.2g}, bound {finding.bound:.2g})"
-        out(f"  {finding.status:<4} {finding.id:<19} {finding.direction:<13} {finding.detail}{number}")
+    findings = findings_of(record)
+    name = label(record.variant, record.settings)
+    if not findings:
+        out(f"{name}: {record.status}, {record.reason}")
+        return
+    out(f"{name}: " + ", ".join(f"{number} {word}" for word, number in _counts(record).items() if number))
+    for finding in findings:
+        if verbose or finding.status != "pass":
+            number = "" if finding.worst is None else f" (worst {finding.worst:.2g}, bound {finding.bound:.2g})"
+            out(f"  {finding.status:<4} {finding.id:<19} {finding.direction:<13} {finding.detail}{number}")
 
 
-def print_report(report: Report) -> None:
-    """The tables of a report, what was left out, and what was written."""
+def print_audits(records: Sequence[Record]) -> None:
+    """The table that ends an audit, and one line that sums it up."""
+    from zeta_bench.audit import findings_of
+
+    rows = []
+    for record in records:
+        failed = [f"{each.id} ({each.direction})" for each in findings_of(record) if each.status == "fail"]
+        what = ", ".join(failed) if failed or record.status == "ok" else record.reason
+        rows.append({"variant": label(record.variant, record.settings), **_counts(record), "what failed": what})
+    print_table(rows, title="audits", empty="nothing to audit")
+    bad = [label(record.variant, record.settings) for record in records if record.status == "failed"]
+    absent = [label(record.variant, record.settings) for record in records if record.status == "unsupported"]
+    text = f"{len(records) - len(bad) - len(absent)} of {len(records)} passed"
+    text += f"; failed: {', '.join(bad)}" if bad else ""
+    out(text + (f"; not audited: {', '.join(absent)}" if absent else ""))
+
+
+def _counts(record: Record) -> dict[str, int]:
+    from zeta_bench.audit import findings_of
+
+    counts = Counter(finding.status for finding in findings_of(record))
+    return {"passed": counts["pass"], "failed": counts["fail"], "skipped": counts["skip"]}
+
+
+def print_report(report: Report, only: Collection[tuple[str, str]] | None = None) -> None:
+    """The tables of a report, what was left out, and what was written.
+
+    Args:
+        report: as it was read or written.
+        only: (task, protocol id) of the comparisons to print; None = all.
+    """
     from zeta_bench.report import terminal_tables
 
     for sentence in report.refused:
         err(f"left out: {sentence}")
     if report.nothing:
         out(report.nothing)
-    for table in terminal_tables(report):
-        Console(highlight=False).print(table)
+    stems = []
+    for comparison, table in zip(report.comparisons, report.tables, strict=True):
+        if only is None or (comparison.task, comparison.protocol) in only:
+            safe = table.name == comparison.name  # a name that had to be changed ends in a digest
+            stems.append(f"{table.name if safe else table.name.rpartition('-')[0]}-")
+            for grid in terminal_tables(replace(report, tables=(table,))):
+                _out.print(grid, soft_wrap=False)
     for path in report.written:
-        if path.suffix == ".png":
+        if path.suffix == ".png" and path.stem.startswith(tuple(stems)):
             out(f"figure: {path}")
     if report.written:
         out(f"tables and figures in {report.written[0].parent.parent}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from zeta_bench.errors import UsageError
 from zeta_bench.task import Batch, BenchTask, Examples, Split
 
 
@@ -20,7 +21,7 @@ class BatchStream(Sampler[Tensor]):
 
     Args:
         size: number of examples.
-        batch_size: examples a step, over all devices.
+        batch_size: examples a step, over all devices; at most `size`.
         seed: of the run.
         steps: end of the stream.
         start: first step.
@@ -32,7 +33,9 @@ class BatchStream(Sampler[Tensor]):
         self, size: int, batch_size: int, *, seed: int, steps: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> None:
         if size < batch_size:
-            raise ValueError(f"a batch of {batch_size} needs as many examples; there are {size}.")
+            raise UsageError(f"budget.batch_size = {batch_size} is more than the {size} training examples; lower it.")
+        if batch_size < world:
+            raise UsageError(f"budget.batch_size = {batch_size} leaves some of {world} devices without work; raise it.")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.steps, self.start, self.rank, self.world = steps, start, rank, world
 
@@ -108,11 +111,11 @@ class BenchDataModule(pl.LightningDataModule):
         return self.split_loader("test")
 
     def split_loader(self, split: Split) -> DataLoader[Batch]:
-        """A split in its own order; with several devices each gets every world-th batch."""
+        """A split in its own order; with several devices each gets every world-th example, so that none is idle."""
         examples = self.task.examples(split)
-        chunks = list(torch.arange(len(examples)).split(self.batch_size))
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(examples, chunks[rank::world])
+        mine = torch.arange(len(examples))[rank::world]
+        return self._loader(examples, list(mine.split(max(self.batch_size // world, 1))))
 
     def _loader(self, examples: Examples, indices: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
         return DataLoader(

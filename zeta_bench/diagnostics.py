@@ -12,7 +12,10 @@ from zeta_bench.task import Examples
 from zeta_bench.training import BenchModule
 
 EXAMPLES = 64
-"""Sequences looked at: enough for a share over thousands of queries, small enough for exact search."""
+"""Most sequences looked at: enough for a share over thousands of queries."""
+
+PAIRS = 2**24
+"""Most pairs of a query and a key looked at in a head: exact search holds them all in memory."""
 
 
 @torch.no_grad()
@@ -25,7 +28,7 @@ def diagnose(module: BenchModule, examples: Examples) -> dict[str, Any]:
         seen[layer.spec.layer] = (inputs[0].float(), inputs[1] if len(inputs) > 1 else None)
 
     hooks = [attention.register_forward_hook(keep) for attention in model.attentions()]
-    count = min(EXAMPLES, len(examples))
+    count = examples_to_see(len(examples), model.shape.max_len)
     batch = {key: value.to(module.device) for key, value in examples.batch(torch.arange(count)).items()}
     try:
         module.logits(batch)
@@ -34,3 +37,8 @@ def diagnose(module: BenchModule, examples: Examples) -> dict[str, Any]:
             hook.remove()
     layers = [attention.diagnose(*seen[attention.spec.layer]) for attention in model.attentions()]
     return {"layers": layers, "examples": count}
+
+
+def examples_to_see(have: int, length: int) -> int:
+    """How many sequences to look at: fewer where they are long, so that a run does not end out of memory here."""
+    return min(EXAMPLES, have, max(PAIRS // length**2, 1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zeta_bench.errors import ZetaBenchError
-from zeta_bench.records import Store
-from zeta_bench.registry import catalogue, label
+from zeta_bench.errors import UsageError, ZetaBenchError
+from zeta_bench.records import USER_STORE, Store
+from zeta_bench.registry import catalogue, label, tasks_of
 
 Rows = list[dict[str, Any]]
 
@@ -29,6 +30,18 @@ def problems(records: Path | None) -> list[str]:
         list(store.records())
         found += store.refused
     return found
+
+
+def check_folder(records: Path) -> None:
+    """Raise UsageError if the user names a folder of records that is not there."""
+    if records != USER_STORE and not records.is_dir():
+        raise UsageError(f"there is no folder {records}; --records takes a folder that 'zeta-bench run' wrote to.")
+
+
+def check_tasks(names: Sequence[str]) -> None:
+    """Raise UsageError for a name that is neither a task nor a family of tasks."""
+    for name in names:
+        tasks_of(name)
 
 
 def _variants() -> Rows:
@@ -71,7 +84,8 @@ def _records(root: Path) -> Rows:
             "variant": label(record.variant, record.settings),
             "seed": record.seed,
             "status": record.status,
-            record.metric or "value": None if record.value is None else round(record.value, 4),
+            "metric": record.metric,
+            "value": None if record.value is None else round(record.value, 4),
             "run_id": record.run_id,
         }
         for record in Store(root).records()

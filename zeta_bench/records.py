@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PUBLISHED_STORE = Path("results/records")
 USER_STORE = Path("runs")
+CHOOSE = "choose another folder with --records"
 KINDS = ("run", "bench", "audit", "analysis")
 
 Status = Literal["ok", "stuck-at-chance", "diverged", "oom", "unsupported", "failed", "interrupted"]
@@ -82,7 +83,7 @@ class Record(BaseModel):
     metric: str = ""
     higher_is_better: bool = True
     metrics: dict[str, dict[str, float | None]] = Field(default_factory=dict)
-    slices: dict[str, dict[str, dict[str, dict[str, float]]]] = Field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float | None]]]] = Field(default_factory=dict)
     curve: list[dict[str, float | None]] = Field(default_factory=list)
     chance: float | None = None
     selected_step: int = 0
@@ -150,21 +151,12 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, record.model_dump_json(indent=1) + "\n")
         except OSError as error:
-            raise UsageError(
-                f"cannot write records to {self.root}: {error.strerror}; choose another folder with --records."
-            ) from None
+            raise UsageError(f"cannot write records to {self.root}: {error.strerror}; {CHOOSE}.") from None
         return path
 
     def check_writable(self) -> None:
         """Raise UsageError if records cannot be written here; called before anything is trained."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise UsageError(
-                f"cannot write records to {self.root}: {error.strerror}; choose another folder with --records."
-            ) from None
+        require_writable(self.root, "records", CHOOSE)
 
     def find(self, run_id: str, kind: str = "run") -> Record | None:
         """The record of that id, or None; a damaged one counts as none."""
@@ -177,13 +169,28 @@ class Store:
 
     def records(self, kind: str | None = None) -> Iterator[Record]:
         """Every readable record, sorted by path; what cannot be read is told in `refused`."""
+        return (record for _, record in self.files(kind))
+
+    def files(self, kind: str | None = None) -> Iterator[tuple[Path, Record]]:
+        """As `records`, each with its file."""
         self.refused.clear()
         for name in [kind] if kind else KINDS:
             for path in sorted((self.root / name).rglob("*.json")):
                 try:
-                    yield read_record(path)
+                    yield path, read_record(path)
                 except RecordError as error:
                     self.refused.append(str(error))
+
+
+def require_writable(folder: Path, what: str, remedy: str) -> None:
+    """Make a folder and try it. Raises UsageError if `what` cannot be written there; `remedy` is the next step."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise UsageError(f"cannot write {what} to {folder}: {reason}; {remedy}.") from None
 
 
 def read_record(path: Path) -> Record:
@@ -192,7 +199,7 @@ def read_record(path: Path) -> Record:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RecordError(f"{path}: not whole JSON; delete it and run it again.") from None
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA:
         have = content.get("schema_version") if isinstance(content, dict) else None
@@ -217,23 +224,19 @@ def read_all(roots: Mapping[str, Path]) -> tuple[list[tuple[str, Record]], list[
     left out by name. The published store is the exception: a user's repeat of a published run has its run_id and other
     timings, and both are kept, told apart by their labels.
     """
-    found: dict[tuple[str, str, bool], tuple[str, Record]] = {}
+    found: dict[tuple[str, str, bool], tuple[str, Path, Record]] = {}
     refused: list[str] = []
     clashes: set[tuple[str, str, bool]] = set()
     for label, root in roots.items():
         store = Store(root)
-        for record in store.records():
-            key = (record.kind, record.run_id, root == PUBLISHED_STORE)
-            if key not in found:
-                found[key] = (label, record)
-            elif found[key][1] != record:
+        for path, record in store.files():
+            key = (record.kind, record.run_id, root.resolve() == PUBLISHED_STORE.resolve())
+            _, first, same = found.setdefault(key, (label, path, record))
+            if same != record:
                 clashes.add(key)
-                refused.append(
-                    f"{store.path(record)}: run_id {record.run_id} is also in '{found[key][0]}' with other content; "
-                    "keep one of the two."
-                )
+                refused.append(f"{path}: {first} has the same run_id and other content; delete one of the two.")
         refused += store.refused
-    return [entry for key, entry in found.items() if key not in clashes], refused
+    return [(label, record) for key, (label, _, record) in found.items() if key not in clashes], refused
 
 
 def frame(records: list[tuple[str, Record]]) -> pd.DataFrame:

@@ -7,14 +7,13 @@ Every entry comes through the entry-point group ``zeta_bench.plugins``: a module
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import re
-import sys
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -81,9 +80,12 @@ class Task:
     def protocol_folder(self) -> Path:
         """The folder with this task's ``*.toml`` protocols; finding it imports no torch."""
         module = self.target.partition(":")[0]
-        spec = importlib.util.find_spec(module)
+        try:
+            spec = importlib.util.find_spec(module)
+        except Exception:  # its parent package may raise anything
+            spec = None
         if spec is None or spec.origin is None:
-            raise UsageError(f"the task's module {module} is not installed; reinstall the package that offers it.")
+            raise UsageError(f"the task's module {module} does not import; reinstall the package that offers it.")
         return Path(spec.origin).parent / self.protocols
 
 
@@ -128,34 +130,47 @@ class Catalogue:
         self.problems: list[str] = []
         self._origin: dict[tuple[str, str], str] = {}
 
-    def add(self, module: ModuleType) -> None:
-        """Take in a plug-in module; a name that is taken already is an error naming both modules."""
-        for kind, have in (("ATTENTION", self.variants), ("TASKS", self.tasks)):
-            for name, entry in getattr(module, kind, {}).items():
+    def add(self, module: ModuleType, package: str = "") -> None:
+        """Take in a plug-in module; a name that is taken already is an error naming both origins.
+
+        Args:
+            module: with a dict ``ATTENTION`` and/or ``TASKS``.
+            package: the distribution that it came with, for that error.
+        """
+        origin = module.__name__ + (f" (package {package})" if package else "")
+        for kind, entry_class, have in (("ATTENTION", Variant, self.variants), ("TASKS", Task, self.tasks)):
+            for name, entry in dict(getattr(module, kind, {})).items():
+                if not isinstance(entry, entry_class):
+                    raise TypeError(f"its {kind}[{name!r}] is not a zeta_bench.registry.{entry_class.__name__}")
                 if name in have:
                     first = self._origin[kind, name]
                     raise UsageError(
-                        f"'{name}' is registered twice, by {first} and by {module.__name__}; uninstall one of them."
+                        f"'{name}' is registered twice, by {first} and by {origin}; uninstall one of them."
                     )
-                have[name] = entry
-                self._origin[kind, name] = module.__name__
+                have[name] = entry  # type: ignore[assignment]
+                self._origin[kind, name] = origin
 
 
 @lru_cache(maxsize=1)
 def catalogue() -> Catalogue:
     """The catalogue of this installation, read once a process; a third party's broken plug-in is one of `problems`."""
     found = Catalogue()
-    for module in BUILTIN.values():
-        found.add(importlib.import_module(module))
+    for builtin in BUILTIN.values():
+        found.add(importlib.import_module(builtin))
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.value in BUILTIN.values():
             continue
+        package = entry.dist.name if entry.dist else ""
         try:
-            module = entry.load()
+            found.add(entry.load(), package)
+        except UsageError:
+            raise
         except Exception as error:  # whatever a stranger's module raises must not stop the others
-            found.problems.append(f"plug-in '{entry.name}' ({entry.value}) does not import: {error}")
-            continue
-        found.add(module)
+            text = str(error).partition("\n")[0]
+            whose = f" of package {package}" if package else ""
+            found.problems.append(
+                f"plug-in '{entry.name}' ({entry.value}){whose} is left out: {type(error).__name__}: {text}"
+            )
     return found
 
 
@@ -178,94 +193,93 @@ def tasks_of(name: str) -> list[str]:
 
 def find_variant(text: str) -> Choice:
     """Read what stands behind ``--attn``: ``zeta``, ``zeta:k=16,d_k=2``, ``./mine.py:Mine``, ``./mine.py:Mine:a=8``."""
-    if ".py:" in text or text.endswith(".py"):
-        return _from_file(text)
+    from zeta_bench.userfile import PATTERN, variant_in_file
+
+    if PATTERN.fullmatch(text):
+        return variant_in_file(text)
     name, _, settings = text.partition(":")
     variants = catalogue().variants
     if name not in variants:
+        if name and Path(f"{name}.py").expanduser().is_file():
+            rest = settings.partition(":")[0] or "ClassName"
+            raise UsageError(f"unknown variant '{name}': did you mean the file {name}.py:{rest}?")
         raise UsageError(unknown("variant", name, variants))
     return Choice(name, variants[name], parse_settings(settings, text))
 
 
+def find_variants(texts: Sequence[str]) -> list[Choice]:
+    """What stands behind each ``--attn``; at least one, and no two files whose variants would have one name."""
+    if not texts:
+        raise UsageError("name at least one variant: --attn zeta-token ('zeta-bench ls variants' lists them).")
+    choices = [find_variant(text) for text in texts]
+    sources: dict[str, Path | None] = {}
+    for choice in choices:
+        first = sources.setdefault(choice.name, choice.source)
+        if first and choice.source and first.resolve() != choice.source.resolve():
+            raise UsageError(
+                f"{first} and {choice.source} would both be '{choice.name}' in records; rename one of them."
+            )
+    return choices
+
+
 def parse_settings(text: str, whole: str) -> dict[str, Any]:
-    """``k=16,d_k=2`` → {"k": 16, "d_k": 2}. Raises UsageError where an ``=`` is missing."""
+    """``k=16,d_k=2`` → {"k": 16, "d_k": 2}. Raises UsageError where an ``=`` is missing or a name comes twice."""
     settings: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip() or not value.strip():
-            raise UsageError(
-                f"cannot read '{part}' in '{whole}': settings are written key=value, as in zeta:k=16,d_k=2."
-            )
-        settings[key.strip()] = parse_value(value.strip())
+        key, value = _split(
+            part, f"cannot read '{part}' in '{whole}'", "settings are written key=value, as in zeta:k=16"
+        )
+        if key in settings:
+            raise UsageError(f"'{whole}' sets {key} twice; leave one out.")
+        settings[key] = parse_value(value)
     return settings
 
 
+def parse_sets(texts: Sequence[str]) -> dict[str, Any]:
+    """Each ``--set``: ``optim.lr=1e-3`` → {"optim.lr": 0.001}. Raises UsageError as `parse_settings` does."""
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, value = _split(text, f"cannot read --set {text}", "it is written key=value, as in --set attn.k=16")
+        if key in settings:
+            raise UsageError(f"--set {key} is given twice; leave one out.")
+        settings[key] = parse_value(value)
+    return settings
+
+
+def _split(text: str, complaint: str, rule: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key or not value:
+        raise UsageError(f"{complaint}: {rule}.")
+    return key, value
+
+
 def parse_value(text: str) -> Any:
-    """A value typed on the command line: int, float, true, false, none, or else the text itself."""
+    """A value typed on the command line: int, float, true, false, none, a list such as [1, 2], or the text itself."""
     lower = text.lower()
     if lower in {"true", "false"}:
         return lower == "true"
     if lower in {"none", "null"}:
         return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    readers: list[Callable[[str], Any]] = [int, float]
+    if text.startswith("["):
+        readers = [json.loads]
+    for read in readers:
+        with contextlib.suppress(ValueError):
+            return read(text)
     return text
 
 
-def unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    """One sentence for a name that is not there, with the closest ones and where to see all."""
-    close = difflib.get_close_matches(name.replace("_", "-"), known, n=3, cutoff=0.5)
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name that is not there, with the closest ones; ``-`` and ``_`` are the same."""
+    plain = {_plain(each): each for each in known}
+    exact = [plain[_plain(name)]] if _plain(name) in plain else []
+    close = exact or [plain[each] for each in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"unknown {kind} '{name}': {hint}'zeta-bench ls {kind}s' lists all {len(known)}."
+    return f"unknown {kind} '{name}': {hint}'zeta-bench ls {kind}s' lists them all."
 
 
-def file_digest(path: Path) -> str:
-    """First 12 hex digits of the SHA-256 of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def _from_file(text: str) -> Choice:
-    stem, _, rest = text.partition(".py")
-    path = Path(stem + ".py").expanduser()
-    name, _, settings = rest.lstrip(":").partition(":")
-    if not name:
-        raise UsageError(f"'{text}' names no class: write {path}:ClassName.")
-    if not path.is_file():
-        raise UsageError(f"there is no file {path} (asked for by --attn {text}).")
-    found = getattr(_import_file(path), name, None)
-    from zeta_bench.attention import Attention  # torch; only once a user's file is really there
-
-    if not isinstance(found, type):
-        raise UsageError(f"{path} has no class {name}; the class in it must subclass zeta_bench.attention.Attention.")
-    if not issubclass(found, Attention):
-        raise UsageError(
-            f"{name} in {path} is not an Attention; subclass zeta_bench.attention.Attention or QKVAttention."
-        )
-    summary = (found.__doc__ or "").strip().partition("\n")[0]
-    variant = Variant(f"{found.__module__}:{name}", summary, found.causal_ok, found.bidirectional_ok)
-    return Choice(f"{path.stem}.{name}", variant, parse_settings(settings, text), path)
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = "zeta_bench_user_" + re.sub(r"\W", "_", str(path.resolve()))
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
-    return module
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _load_target(target: str, extra: str | None) -> Any:

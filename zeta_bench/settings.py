@@ -12,11 +12,30 @@ from zeta_bench.errors import UsageError
 
 M = TypeVar("M", bound=BaseModel)
 
+MUST_BE = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string_pattern_mismatch": "a name without / \\ @ that does not begin with a dot",
+    "string": "text",
+    "tuple": "a list, such as [1, 2]",
+    "list": "a list, such as [1, 2]",
+    "dict": "a table of settings",
+    "model": "a table of settings",
+    "literal": "{expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
+"""What a value must be, by pydantic's error type or the word that it begins with."""
+
 
 class Settings(BaseModel):
     """Base of everything typed by people: frozen, and a name that it does not have is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def make_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:
@@ -25,34 +44,41 @@ def make_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:
         return model(**values)
     except ValidationError as error:
         raise UsageError(f"{owner}: {explain(error, model)}") from None
+    except Exception as error:  # a user's own model may raise anything
+        text = str(error).partition("\n")[0]
+        raise UsageError(f"{owner}: its settings cannot be made: {type(error).__name__}: {text}; mend them.") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One sentence for the first mistake in a pydantic report about `model`."""
-    first = error.errors()[0]
+    """One sentence for the first mistake in a pydantic report about `model`; a name that is not there comes first."""
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] == "extra_forbidden":
         return no_setting(where, _names(model, first["loc"][:-1]))
-    if not where:
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not where or (first["type"] == "value_error" and isinstance(first["input"], dict)):
         return f"{message}."
     if first["type"] == "missing":
-        return f"setting '{where}' is missing."
-    return f"setting '{where}' = {first['input']!r} is not valid: {message[0].lower()}{message[1:]}."
+        return f"setting '{where}' is missing; add it."
+    kind = first["type"] if first["type"] in MUST_BE else first["type"].partition("_")[0]
+    if kind in MUST_BE:
+        message = f"it must be {MUST_BE[kind].format(**first.get('ctx', {}))}"
+    value = repr(first["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"setting '{where}' = {value} is not valid: {message[:1].lower()}{message[1:]}."
 
 
 def no_setting(name: str, known: Iterable[str]) -> str:
     """One sentence for a setting that is not there, with the closest one or all that there are."""
     known = list(known)
-    leaf = name.rpartition(".")[2]
+    prefix, dot, leaf = name.rpartition(".")
     close = difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
     if close:
-        return f"there is no setting '{name}'; did you mean '{close[0]}'?"
-    return (
-        f"there is no setting '{name}'; there is {', '.join(known)}."
-        if known
-        else f"there is no setting '{name}', nor any other."
-    )
+        return f"there is no setting '{name}'; did you mean '{prefix}{dot}{close[0]}'?"
+    if not known:
+        return f"there is no setting '{name}', nor any other; leave it out."
+    return f"there is no setting '{name}'; there is {', '.join(known)}."
 
 
 def _names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

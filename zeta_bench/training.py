@@ -21,6 +21,9 @@ from zeta_bench.task import IGNORE, Batch, BenchTask, Meter, Score, Split, selec
 FINITE_CHECK_EVERY = 50
 """Steps between looks at the loss: each look waits for the device."""
 
+EVALUATION = -1
+"""The step that seeds an evaluation's random numbers."""
+
 
 class Diverged(ZetaBenchError):
     """The loss is no longer a finite number."""
@@ -45,7 +48,7 @@ class BenchModule(pl.LightningModule):
         self.best: dict[str, Any] = {"step": -1, "value": None}
         self.seconds = 0.0
         self._since: float | None = None
-        self._loss_sum: Tensor | None = None
+        self._loss_sum = torch.tensor(0.0)
         self._loss_count = 0
 
     def logits(self, batch: Batch) -> Tensor:
@@ -59,10 +62,14 @@ class BenchModule(pl.LightningModule):
         return labels[labels != IGNORE] if self.model.shape.head == "lm" else labels
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the labelled places of the batch."""
-        loss = F.cross_entropy(self.logits(batch).float(), self.labels(batch))
-        seen = loss.detach()
-        self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
+        """Mean cross-entropy over the labelled places of the batch; over all devices, where there are several."""
+        logits, labels = self.logits(batch).float(), self.labels(batch)
+        if self.trainer.world_size == 1:
+            loss = F.cross_entropy(logits, labels)
+        else:  # gradients are averaged over devices, whose shares of the labels may differ
+            share = self._over_devices(torch.tensor(float(len(labels))))
+            loss = F.cross_entropy(logits, labels, reduction="sum") / share
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
         return loss
 
@@ -79,28 +86,38 @@ class BenchModule(pl.LightningModule):
         return self.meters[split]  # type: ignore[return-value]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Start the clock at the first step after an evaluation."""
+        """Start the clock at the first step after an evaluation, and make the step's randomness its own."""
+        self._reseed(self.global_step, self.global_rank)
         if self._since is None:
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Stop a run whose loss is not a number any more."""
-        if self.global_step % FINITE_CHECK_EVERY == 0 and self._loss_sum is not None:
-            self._require_finite(self._loss_sum.item())
+        if self.global_step % FINITE_CHECK_EVERY == 0:
+            self._require_finite(self._loss_total())
+
+    def on_train_start(self) -> None:
+        """Stop a run that was resumed after it had come above the protocol's bound."""
+        self._stop_if_above()
 
     def on_validation_epoch_start(self) -> None:
-        """Stop the clock: evaluation is not training time."""
+        """Stop the clock, evaluation being no training time, and make the evaluation's randomness its own."""
         self.stop_clock()
+        self._reseed(EVALUATION, self.global_rank)
+
+    def on_test_epoch_start(self) -> None:
+        """Make the randomness of an evaluation its own, as in validation."""
+        self._reseed(EVALUATION, self.global_rank)
 
     def on_validation_epoch_end(self) -> None:
         """Add a row to the curve, and remember whether this is the best step so far."""
-        if self.curve and self.curve[-1]["step"] == self.global_step:
-            self.curve.pop()
+        again = bool(self.curve) and self.curve[-1]["step"] == self.global_step
         found = {split: self._take(split) for split in self.eval_splits}
-        row: dict[str, float] = {"step": self.global_step, "seconds": round(self.seconds, 3)}
-        if self._loss_sum is not None and self._loss_count:
-            row["train_loss"] = loss = self._loss_sum.item() / self._loss_count
-            self._loss_sum, self._loss_count = None, 0
+        row: dict[str, float] = self.curve.pop() if again else {"step": self.global_step}
+        row["seconds"] = round(self.seconds, 3)
+        if self._loss_count:
+            row["train_loss"] = loss = self._loss_total() / self._loss_count
+            self._loss_sum, self._loss_count = torch.tensor(0.0), 0
             self._require_finite(loss)
         for split, score in found.items():
             row |= {f"{split}_{name}": value for name, value in score.values.items()}
@@ -141,22 +158,17 @@ class BenchModule(pl.LightningModule):
             "best": self.best,
             "scores": {split: vars(score) for split, score in self.scores.items()},
             "seconds": self.seconds,
-            "loss_sum": None if self._loss_sum is None else self._loss_sum.item(),
+            "loss_sum": self._loss_total(),
             "loss_count": self._loss_count,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        checkpoint["loops"] = {"fit_loop": _whole_steps(checkpoint["loops"]["fit_loop"], self.global_step)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what `on_save_checkpoint` kept."""
         kept = checkpoint["zeta_bench"]
         self.curve, self.best, self.seconds = list(kept["curve"]), dict(kept["best"]), kept["seconds"]
         self.scores = {split: Score(**score) for split, score in kept["scores"].items()}
-        self._loss_sum = None if kept["loss_sum"] is None else torch.tensor(kept["loss_sum"], device=self.device)
-        self._loss_count = kept["loss_count"]
-        torch.set_rng_state(kept["rng"].cpu())
-        if kept["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([state.cpu() for state in kept["cuda_rng"]])
+        self._loss_sum, self._loss_count = torch.tensor(kept["loss_sum"]), kept["loss_count"]
 
     def _take(self, split: str) -> Score:
         score = self.meter(split).compute()
@@ -165,17 +177,33 @@ class BenchModule(pl.LightningModule):
 
     def _select(self, found: dict[Split, Score]) -> None:
         rule, metric = self.protocol.select, self.protocol.metric
-        value = found[rule.split].values[metric] if rule.split in found else None
-        if value is None:
+        if rule.split not in found:
             return
+        value = found[rule.split].values[metric]
         sign = 1 if self.protocol.higher_is_better else -1
         better = self.best["value"] is None or sign * value > sign * self.best["value"]
         if rule.step == "last" or better:
             self.best = {"step": self.global_step, "value": value}
             self.scores |= found
-        bound = self.protocol.budget.stop_above
-        if bound is not None and value > bound:
+        self._stop_if_above()
+
+    def _stop_if_above(self) -> None:
+        bound, key = self.protocol.budget.stop_above, f"{self.protocol.select.split}_{self.protocol.metric}"
+        if bound is not None and self.curve and self.curve[-1].get(key, -math.inf) > bound:
             self.trainer.should_stop = True
+
+    def _reseed(self, step: int, rank: int) -> None:
+        """Random numbers as a function of (seed, step, device): the same after a resume, whatever else drew some."""
+        seed = getattr(self.trainer.datamodule, "seed", 0)  # type: ignore[attr-defined]
+        torch.manual_seed(((seed * 1_000_003 + step) * 1009 + rank + 1) % 2**63)
+
+    def _over_devices(self, x: Tensor) -> Tensor:
+        """Mean of a number over devices."""
+        return self.trainer.strategy.reduce(x.to(self.device, copy=True), reduce_op="mean")
+
+    def _loss_total(self) -> float:
+        """Sum of the losses since the last evaluation."""
+        return self._over_devices(self._loss_sum).item()
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -185,9 +213,24 @@ class BenchModule(pl.LightningModule):
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     """Parameters with and without weight decay: vectors and scalars go without, unless the protocol decays all."""
     named = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in named if p.ndim >= 2 or optim.decay == "all"]
-    plain = [p for p in named if p.ndim < 2 and optim.decay != "all"]
+    decayed = [p for p in named if p.squeeze().ndim >= 2 or optim.decay == "all"]
+    plain = [p for p in named if p.squeeze().ndim < 2 and optim.decay != "all"]
     return [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _whole_steps(state: dict[str, Any], step: int) -> dict[str, Any]:
+    """Lightning's progress as it stands between two steps, whichever hook the checkpoint is written in.
+
+    A resumed run gets a loader that begins at `step`, so that to Lightning it is a new epoch; only totals go on.
+    """
+    optimizer = "epoch_loop.automatic_optimization.optim_progress"
+    names = ("ready", "started", "processed", "completed")
+    progress = {"total": dict.fromkeys(names, step), "current": dict.fromkeys(names, 0), "is_last_batch": False}
+    return {
+        optimizer: state[optimizer],
+        "epoch_loop.batch_progress": progress,
+        "epoch_loop.state_dict": {"_batches_that_stepped": step},
+    }
 
 
 def schedule(optim: Optim, steps: int) -> Callable[[int], float]:

@@ -227,7 +227,7 @@ def _notes(comparison: Comparison, rows: list[_Row], defects: Mapping[str, str],
     if any(set(cell.statuses) - {"ok"} for cell in cells):
         yield "Runs stuck at chance are in the mean; runs without a value (diverged, oom, failed …) are only counted."
     yield from _selection_notes(comparison)
-    yield "tokens/s and s/run: training alone, median over seeds" + (
+    yield "tokens/s and s/run: training without evaluation, median over seeds; runs that shared a device are slower" + (
         "; a–b: from the smallest to the largest cell of the row." if len(text.points_of(cells)) > 1 else "."
     )
     for name in sorted({_base(row) for row in rows} & set(defects)):

@@ -28,9 +28,15 @@ def safe_stem(name: str) -> str:
 
 
 def decimals(cells: Iterable[Cell]) -> int:
-    """Digits after the point that suit every cell of a table: 3 for fractions, fewer for larger figures."""
+    """Digits after the point that suit every cell of a table: 3 for fractions, fewer for larger figures.
+
+    Up to two more where a spread would otherwise read 0.000.
+    """
+    cells = list(cells)
     largest = max((abs(cell.mean) for cell in cells if cell.mean is not None), default=0.0)
-    return 3 if largest <= 1.0 else 2 if largest < 1000 else 1
+    least = min((cell.spread for cell in cells if cell.spread), default=1.0)
+    digits = 3 if largest <= 1.0 else 2 if largest < 1000 else 1
+    return next((more for more in range(digits, digits + 2) if least >= 0.5 * 10**-more), digits + 2)
 
 
 def cell_text(cell: Cell, digits: int) -> str:

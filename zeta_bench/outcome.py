@@ -1,0 +1,104 @@
+"""What came of a run: its status, and the record that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zeta_bench import provenance
+from zeta_bench.plan import Run
+from zeta_bench.records import Record, Status, make_run_id
+from zeta_bench.training import BenchModule
+
+if TYPE_CHECKING:
+    from zeta_bench.run import Session
+
+STUCK_MARGIN = 0.1
+"""A run is stuck at chance if its best figure has not covered a tenth of the way from chance to perfect."""
+
+
+@dataclass
+class Outcome:
+    """What is known of a run when it ends, however it ends."""
+
+    status: Status = "failed"
+    reason: str = ""
+    module: BenchModule | None = None
+    steps: int = 0
+    flops: int = 0
+    peak_memory: int = 0
+    impl: str = "torch"
+    analysis: dict[str, Any] | None = None
+
+
+def judge(module: BenchModule, run: Run) -> tuple[Status, str]:
+    """Status of a finished run: stuck-at-chance if the metric never came a tenth of the way from chance to perfect."""
+    metric, chance = run.protocol.metric, run.task.chance()
+    values = [row[f"{module.eval_splits[0]}_{metric}"] for row in module.curve]
+    if metric != "accuracy" or not values:
+        return "ok", ""
+    bound = chance + STUCK_MARGIN * (1 - chance)
+    if max(values) >= bound:
+        return "ok", ""
+    return "stuck-at-chance", f"best {metric} {max(values):.4f} never reached {bound:.4f} (chance is {chance:.4f})"
+
+
+def make_record(run: Run, session: Session, found: Outcome, started: str) -> Record:
+    """The record of a run that has ended, with its provenance."""
+    module, protocol = found.module, run.protocol
+    cls = run.choice.variant.load()
+    head, dirty = provenance.commit()
+    parameters, inner = module.model.parameter_counts() if module else (0, 0)
+    steps = found.steps or (int(module.curve[-1]["step"]) if module and module.curve else 0)
+    tokens = steps * protocol.budget.batch_size * run.task.shape().max_len
+    seconds = module.seconds if module else 0.0
+    return Record(
+        run_id=run.run_id(session.device_class),
+        kind="run",
+        status=found.status,
+        reason=found.reason,
+        task=run.task_name,
+        task_version=run.task.version,
+        protocol=run.point.protocol_id,
+        point=run.point.values,
+        variant=run.choice.name,
+        variant_version=cls.version,
+        settings=dict(run.choice.settings),
+        config=run.config,
+        seed=run.seed,
+        metric=protocol.metric,
+        higher_is_better=protocol.higher_is_better,
+        metrics={split: dict(score.values) for split, score in module.scores.items()} if module else {},
+        slices={split: score.slices for split, score in module.scores.items() if score.slices} if module else {},
+        curve=[{**row} for row in module.curve] if module else [],
+        chance=run.task.chance(),
+        selected_step=module.best["step"] if module else 0,
+        steps=steps,
+        tokens=tokens,
+        seconds=round(seconds, 3),
+        tokens_per_second=round(tokens / seconds, 1) if seconds else 0.0,
+        peak_memory_bytes=found.peak_memory,
+        parameters=parameters,
+        parameters_without_embedding=inner,
+        flops=found.flops,
+        impl=found.impl,
+        direction="causal" if run.causal else "bidirectional",
+        precision=protocol.precision,
+        device=provenance.device_name(session.accelerated),
+        device_class=session.device_class,
+        devices=session.devices * session.nodes,
+        versions=provenance.versions(),
+        commit=head,
+        dirty=dirty,
+        code_digest=provenance.code_digest(cls),
+        data_digest=run.task.digest(),
+        command=run.command,
+        started_at=started,
+    )
+
+
+def make_analysis(record: Record, payload: dict[str, Any]) -> Record:
+    """The same provenance, with what the trained model's layers do instead of what it scored."""
+    empty: dict[str, Any] = {"metrics": {}, "slices": {}, "curve": []}
+    identity = make_run_id(analysis="diagnose", run=record.run_id)
+    return record.model_copy(update={"kind": "analysis", "run_id": identity, "payload": payload, **empty})
