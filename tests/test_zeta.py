@@ -204,6 +204,7 @@ def test_diagnose_knows_the_oracle_and_says_nothing_where_there_is_no_choice():
 def test_diagnose_counts_queries_without_a_key():
     assert zeta(chunk=16).diagnose(inputs())["empty"] == pytest.approx([16 / N] * H)
     assert zeta(chunk=1).diagnose(inputs())["empty"] == [0.0] * H
+    assert zeta(chunk=16, local_window=4).diagnose(inputs())["empty"] == [0.0] * H
     real = some_padding()  # 40, 25 and 7 real queries, of which 16, 16 and 7 see no chunk before their own
     assert zeta(chunk=16).diagnose(inputs(), real)["empty"] == pytest.approx([(16 + 16 + 7) / (40 + 25 + 7)] * H)
 

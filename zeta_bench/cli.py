@@ -108,7 +108,7 @@ def list_things(
         out(encoder.dumps(rows if what is None else rows[str(what)], indent=1, ensure_ascii=False))
         return
     for kind, table in rows.items():
-        print_table(table, title=kind, empty=f"no {kind} in {records}")
+        print_table(listing.shown(kind, table), title=kind, empty=f"no {kind} in {records}")
     for problem in listing.problems(records if what is What.records else None):
         err(problem)
 

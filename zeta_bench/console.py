@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +26,9 @@ from zeta_bench.registry import label
 if TYPE_CHECKING:
     from zeta_bench.records import Record
     from zeta_bench.report import Report
+
+COLUMN = 12
+"""Characters below which no column of a table is squeezed."""
 
 PLAIN_EVERY_SECONDS = 30.0
 """How often progress prints a line where there is no terminal and no evaluation."""
@@ -103,16 +107,32 @@ ctrl_c = CtrlC()
 
 
 def print_table(rows: Sequence[dict[str, Any]], *, title: str, empty: str) -> None:
-    """A table of rows with the same keys."""
+    """A table of rows with the same keys, without columns that say nothing; one below the other if it is too wide."""
     if not rows:
         out(empty)
         return
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
-    for name in rows[0]:
+    cells = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+    names = [key for key in rows[0] if any(row[key] for row in cells)]
+    least = sum(min(COLUMN, max(len(key), *(len(row[key]) for row in cells))) + 2 for key in names)
+    if least > _out.width:
+        _print_stacked(cells, names, title)
+        return
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in names:
         table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape("" if value is None else str(value)) for value in row.values()))
+    for row in cells:
+        table.add_row(*(escape(row[name]) for name in names))
     _out.print(table, soft_wrap=False)
+
+
+def _print_stacked(cells: Sequence[dict[str, str]], names: Sequence[str], title: str) -> None:
+    """A table for a terminal that is too narrow for its columns."""
+    out(title)
+    for row in cells:
+        out("\n" + row[names[0]])
+        for name in names[1:]:
+            if row[name]:
+                _out.print(f"  {name}: {row[name]}", markup=False, soft_wrap=False)
 
 
 def print_known(name: str, record: Record, changed: Path | None) -> None:

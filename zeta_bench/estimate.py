@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from zeta_bench.errors import ZetaBenchError
 from zeta_bench.plan import Run
 from zeta_bench.records import Record
 from zeta_bench.registry import label
 from zeta_bench.run import Session, make_model, step_flops
 from zeta_bench.training import BenchModule
+from zeta_bench.userfile import describe
 
 PATIENCE = 15.0
 """Seconds spent on timing steps of one variant; what is left then is scaled by FLOPs from the largest step timed."""
@@ -30,16 +34,16 @@ class Cost:
     """What one step of a model costs.
 
     Attributes:
-        parameters: trainable ones, and those outside the embedding.
+        parameters: trainable ones.
         flops: of the matrix products of a step.
         seconds: of a step.
-        source: how the seconds were found: timed · scaled.
+        scaled: the seconds come from a smaller model's step by FLOPs; otherwise they were timed.
     """
 
-    parameters: tuple[int, int]
+    parameters: int
     flops: int
     seconds: float
-    source: str
+    scaled: bool
 
 
 @dataclass
@@ -48,58 +52,87 @@ class _Clock:
 
     spent: float = 0.0
     rate: float = 0.0
-    known: dict[str, Cost] = field(default_factory=dict)
 
 
 def estimates(runs: Sequence[Run], session: Session) -> tuple[list[tuple[str, Rows]], str]:
-    """A title and a table for each task and protocol, one row a variant and point; and a sentence about the whole.
+    """A title and a table for each task and protocol, one row for runs that cost the same; a sentence about the whole.
 
     The time is that of a record of the same point, of whatever seed, where there is one; otherwise a step is timed.
     """
     recorded = {
-        _cell(r.protocol, r.point, label(r.variant, r.settings)): r
+        _cell(r.protocol, r.point, label(r.variant, r.settings)): r.seconds
         for r in session.store.records("run")
         if r.status in ("ok", "stuck-at-chance") and r.device_class == session.device_class
     }
     costs = _costs(runs, session)
+    telling = _telling_keys(runs)
     tables: dict[str, Rows] = {}
     total, waiting = 0.0, 0
     for group in _groups(runs):
-        done = sum(_finished(session.store.find(run.run_id(session.device_class))) for run in group)
-        row, seconds = _row(group, costs[_shape(group[0])], recorded.get(_cell_of(group[0])), done)
-        tables.setdefault(f"{group[0].task_name}, protocol {group[0].point.protocol_id}", []).append(row)
+        run, cost = group[0], costs[_shape(group[0])]
+        known = [recorded[cell] for each in group if (cell := _cell_of(each)) in recorded]
+        seconds = statistics.median(known) if known else cost.seconds * run.protocol.budget.steps
+        done = sum(_finished(session.store.find(each.run_id(session.device_class))) for each in group)
+        row = _row(group, telling, cost, ("~" if cost.scaled and not known else "") + _duration(seconds), done)
+        tables.setdefault(f"{run.task_name}, protocol {run.point.protocol_id}", []).append(row)
         total, waiting = total + (len(group) - done) * seconds, waiting + len(group) - done
-    return list(
-        tables.items()
-    ), f"{_many(len(runs))}, {waiting} without a record: about {_duration(total)} of training here."
+    found = f"{len(runs)} run{'' if len(runs) == 1 else 's'}, {waiting} without a record"
+    return list(tables.items()), f"{found}: about {_duration(total)} of training here."
 
 
 def _groups(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone, together."""
+    """Runs that cost the same, together: they differ in the seed or in the learning rate."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(f"{run.task_name} {_cell_of(run)}", []).append(run)
+        groups.setdefault(f"{_shape(run)} {run.point.protocol_id} {run.protocol.budget.steps}", []).append(run)
     return list(groups.values())
+
+
+def _telling_keys(runs: Iterable[Run]) -> list[str]:
+    """Grid keys that tell the points apart, without those that move along with an earlier one."""
+    points = list({str(run.point.values): run.point.values for run in runs}.values())
+    kept: list[str] = []
+    for key in dict.fromkeys(key for point in points for key in point):
+        pairs = [{(str(point.get(first)), str(point.get(key))) for point in points} for first in kept]
+        if not any(len(each) == len({first for first, _ in each}) for each in pairs):
+            kept.append(key)
+    return kept
 
 
 def _costs(runs: Iterable[Run], session: Session) -> dict[str, Cost]:
     """The cost of each shape of model and batch, each found once, the cheapest first."""
     shapes = {_shape(run): run for run in runs}
-    models = {shape: make_model(run) for shape, run in shapes.items()}
-    flops = {shape: step_flops(run, models[shape]) for shape, run in shapes.items()}
+    looked = {}
+    for shape, run in shapes.items():
+        with _failing(run, session):
+            model = make_model(run)
+            looked[shape] = (step_flops(run, model), model)
     clocks: dict[str, _Clock] = {}
     found = {}
-    for shape in sorted(shapes, key=lambda shape: flops[shape]):
-        run, model = shapes[shape], models.pop(shape)
+    for shape in sorted(shapes, key=lambda shape: looked[shape][0]):
+        run, (flops, model) = shapes[shape], looked.pop(shape)
         clock = clocks.setdefault(run.choice.label, _Clock())
-        source = "timed" if clock.spent < PATIENCE or not clock.rate else "scaled"
-        if source == "timed":
+        scaled = clock.spent > PATIENCE
+        if not scaled:
             started = time.perf_counter()
-            seconds = _seconds_a_step(run, BenchModule(model, run.task, run.protocol, ("valid",)), session)
+            with _failing(run, session):
+                seconds = _seconds_a_step(run, BenchModule(model, run.task, run.protocol, ("valid",)), session)
             clock.spent += time.perf_counter() - started
-            clock.rate = seconds / max(flops[shape], 1)
-        found[shape] = Cost(model.parameter_counts(), flops[shape], clock.rate * max(flops[shape], 1), source)
+            clock.rate = seconds / max(flops, 1)
+        found[shape] = Cost(model.parameter_counts()[0], flops, clock.rate * max(flops, 1), scaled)
     return found
+
+
+@contextmanager
+def _failing(run: Run, session: Session) -> Iterator[None]:
+    """Turn whatever a variant raises into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ZetaBenchError) or session.debug:
+            raise
+        text = describe(error, run.choice.source)
+        raise ZetaBenchError(f"{run.name}: {text}; 'zeta-bench --debug run …' shows the traceback.") from error
 
 
 def _seconds_a_step(run: Run, module: BenchModule, session: Session) -> float:
@@ -122,22 +155,21 @@ def _seconds_a_step(run: Run, module: BenchModule, session: Session) -> float:
     return seconds * size / sample
 
 
-def _row(group: list[Run], cost: Cost, record: Record | None, done: int) -> tuple[dict[str, Any], float]:
-    """A row, and the seconds of one of its runs."""
-    run, (total, inner) = group[0], cost.parameters
-    steps = run.protocol.budget.steps
-    seconds, source = (cost.seconds * steps, cost.source) if record is None else (record.seconds, "record")
-    row = {
+def _row(group: list[Run], telling: Sequence[str], cost: Cost, duration: str, done: int) -> dict[str, Any]:
+    run = group[0]
+    same = [key for key in telling if len({str(each.point.values.get(key)) for each in group}) == 1]
+    return {
         "variant": run.choice.label,
-        "point": " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in run.point.values.items()),
-        "seeds": ", ".join(str(each.seed) for each in group),
-        "parameters": f"{_millions(total)} ({_millions(inner)} without embedding)",
-        "FLOPs": f"{cost.flops * steps:.1e}",
+        "point": " ".join(
+            f"{key.rpartition('.')[2]}={run.point.values[key]}" for key in same if key in run.point.values
+        ),
+        "runs": len(group),
+        "parameters": _millions(cost.parameters),
+        "FLOPs": f"{cost.flops * run.protocol.budget.steps:.1e}",
         "data": f"{run.task.nbytes() / 2**20:.0f} MiB",
-        "time a run": f"{_duration(seconds)} ({source})",
-        "have a record": f"{done} of {len(group)}",
+        "time a run": duration,
+        "recorded": done or "",
     }
-    return row, seconds
 
 
 def _shape(run: Run) -> str:
@@ -156,10 +188,6 @@ def _cell(protocol: str, point: dict[str, Any], variant: str) -> str:
 
 def _finished(record: Record | None) -> bool:
     return record is not None and record.finished
-
-
-def _many(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _millions(number: int) -> str:

@@ -22,6 +22,17 @@ def rows(kind: str, records: Path) -> Rows:
     )
 
 
+def shown(kind: str, table: Rows) -> Rows:
+    """The rows as a terminal shows them; ``--json`` has all."""
+    if kind != "records":
+        return table
+    return [
+        {key: row[key] for key in ("kind", "task", "protocol", "variant", "seed", "status")}
+        | {"result": "" if row["value"] is None else f"{row['metric']} {row['value']}"}
+        for row in table
+    ]
+
+
 def problems(records: Path | None) -> list[str]:
     """A sentence for each plug-in that does not import, and for each record of a store that cannot be read."""
     found = list(catalogue().problems)

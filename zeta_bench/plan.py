@@ -181,7 +181,7 @@ def distinct(choices: Sequence[Choice], sets: Mapping[str, Any]) -> tuple[list[C
         if first is not full:
             again = "" if first.label == full.label else f" is {first.label} again and"
             notes.append(f"--attn {full.label}{again or ' is named twice and'} runs once.")
-    return list(found.values()), notes
+    return list(found.values()), list(dict.fromkeys(notes))
 
 
 def _protocol_note(run: Run, asked: str | None, several: bool, accelerated: bool) -> str:

@@ -226,8 +226,10 @@ def make_trainer(run: Run, session: Session, callbacks: list[pl.Callback]) -> pl
     """A silent Trainer: progress, checkpoints and records are ours."""
     quiet_lightning()
     precision: Any = "bf16-mixed" if run.protocol.precision == "bf16" else "32-true"
+    several = session.devices * session.nodes > 1
     return pl.Trainer(
         accelerator="gpu" if session.accelerated else "cpu",
+        strategy="ddp_find_unused_parameters_true" if several else "auto",  # score=dot, say, leaves γ without a gradient
         devices=session.devices,
         num_nodes=session.nodes,
         precision=precision,

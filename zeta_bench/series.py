@@ -44,6 +44,8 @@ def print_plan(runs: Sequence[Run], session: Session) -> None:
     for title, rows in tables:
         print_table(rows, title=title, empty="nothing to run")
     out(f"Nothing was run. {total}")
+    if any(str(row["time a run"]).startswith("~") for _, rows in tables for row in rows):
+        out("~: scaled by FLOPs from the step of a smaller model.")
 
 
 def print_results(done: Sequence[Record], session: Session, folder: Path) -> None:

@@ -60,7 +60,7 @@ class ZetaConfig(Settings):
     @model_validator(mode="after")
     def _codes_fit(self) -> ZetaConfig:
         bits = default_bits(self.d_k) if self.bits is None else self.bits
-        if self.search == "zorder" and bits > MAX_BITS:
+        if bits > MAX_BITS:
             raise ValueError(f"bits = {bits} are more than the {MAX_BITS} of a code")
         if self.search == "none" and not self.mean and not self.local_window:
             raise ValueError("search=none with mean=false leaves nothing to attend; switch one of them on")
@@ -167,7 +167,8 @@ class ZetaAttention(Attention):
         recall = _mean_over(hit.float().mean(-1), had_to_choose)
         _, codes = ops.morton.zorder_codes(q, k, bits=self.config.bits)
         distinct = [_distinct(codes[:, h], real) for h in range(self.spec.n_heads)]
-        empty = _mean_over((found < 0).all(-1).float(), real[:, None].expand(found.shape[:3]))
+        selected = self.select(q, k, valid)
+        empty = _mean_over((selected < 0).all(-1).float(), real[:, None].expand(selected.shape[:3]))
         return {"recall": recall, "gamma": self.gamma.tolist(), "distinct_codes": distinct, "empty": empty}
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
