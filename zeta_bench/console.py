@@ -187,8 +187,12 @@ def print_audits(records: Sequence[Record]) -> None:
 
     rows = []
     for record in records:
-        failed = [f"{each.id} ({each.direction})" for each in findings_of(record) if each.status == "fail"]
-        what = ", ".join(failed) if failed or record.status == "ok" else record.reason
+        failed: dict[str, list[str]] = {}
+        for each in findings_of(record):
+            if each.status == "fail":
+                failed.setdefault(each.id, []).append(each.direction)
+        named = [f"{id} ({ways[0]})" if len(ways) == 1 else id for id, ways in failed.items()]
+        what = ", ".join(named) if failed or record.status == "ok" else record.reason
         rows.append({"variant": label(record.variant, record.settings), **_counts(record), "what failed": what})
     print_table(rows, title="audits", empty="nothing to audit")
     bad = [label(record.variant, record.settings) for record in records if record.status == "failed"]

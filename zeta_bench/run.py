@@ -229,7 +229,7 @@ def make_trainer(run: Run, session: Session, callbacks: list[pl.Callback]) -> pl
     several = session.devices * session.nodes > 1
     return pl.Trainer(
         accelerator="gpu" if session.accelerated else "cpu",
-        strategy="ddp_find_unused_parameters_true" if several else "auto",  # score=dot, say, leaves γ without a gradient
+        strategy="ddp_find_unused_parameters_true" if several else "auto",  # score=dot leaves γ unused
         devices=session.devices,
         num_nodes=session.nodes,
         precision=precision,
