@@ -1,4 +1,4 @@
-"""What several baselines share: arithmetic in fp32 or better, the masked softmax, and linear attention as sums.
+"""Linear attention as sums over the past, shared by `linear` and `performer`.
 
 Linear attention (arXiv 2006.16236, eq. 5 and 9-12; also the Performer's, arXiv 2009.14794, §2.2) is, with non-negative
 features φ of queries and keys,
@@ -13,42 +13,12 @@ quadratic form.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 256  # one chunk at the length of MQAR, the fewest launches on a GPU; 128 is within 25 % at 2k to 8k tokens
 FLOOR = 1e-30  # a sum of weights below it counts as no key at all; its reciprocal, and so every gradient, is finite
-
-
-def in_fp32(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make a rule `attend(self, q, k, v, valid)` compute in fp32 or better, whatever the autocast or q's dtype."""
-
-    @functools.wraps(rule)
-    def wrapped(self: Any, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
-            return rule(self, q.to(dtype), k.to(dtype), v.to(dtype), valid).to(q.dtype)
-
-    return wrapped
-
-
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where `mask` is True, zero elsewhere; a row without any True is all zeros.
-
-    Args:
-        scores: [..., N, S].
-        mask: bool, broadcasts to scores.
-
-    Returns:
-        [..., N, S].
-    """
-    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
-    return weights.masked_fill(~mask, 0.0)  # for the rows without any True, where softmax says NaN
 
 
 def full_linear(fq: Tensor, fk: Tensor, v: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeta_bench.attention import QKVAttention, permitted
-from zeta_bench.baselines._scan import causal_linear, full_linear, in_fp32
+from zeta_bench.attention import QKVAttention, in_fp32, permitted
+from zeta_bench.baselines._scan import causal_linear, full_linear
 
 
 class Linear(QKVAttention):

@@ -25,8 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zeta_bench.attention import AttentionSpec, QKVAttention, permitted
-from zeta_bench.baselines._scan import causal_linear, full_linear, in_fp32
+from zeta_bench.attention import AttentionSpec, QKVAttention, in_fp32, permitted
+from zeta_bench.baselines._scan import causal_linear, full_linear
 from zeta_bench.settings import Settings
 
 

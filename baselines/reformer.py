@@ -26,8 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zeta_bench.attention import Attention, AttentionSpec, Rule, rotate
-from zeta_bench.baselines._scan import in_fp32, masked_softmax
+from zeta_bench.attention import Attention, AttentionSpec, Rule, in_fp32, masked_softmax, rotate
 from zeta_bench.baselines.local import MIN_BLOCK, strips
 from zeta_bench.settings import Settings
 

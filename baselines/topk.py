@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from zeta_bench.attention import QKVAttention, permitted
-from zeta_bench.baselines._scan import in_fp32, masked_softmax
+from zeta_bench.attention import QKVAttention, in_fp32, masked_softmax, permitted
 from zeta_bench.settings import Settings
 
 

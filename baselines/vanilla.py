@@ -14,8 +14,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeta_bench.attention import QKVAttention, permitted
-from zeta_bench.baselines._scan import masked_softmax
+from zeta_bench.attention import QKVAttention, masked_softmax, permitted
 
 
 class Vanilla(QKVAttention):

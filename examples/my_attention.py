@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zeta_bench.attention import AttentionSpec, QKVAttention, permitted
+from zeta_bench.attention import AttentionSpec, QKVAttention, masked_softmax, permitted
 from zeta_bench.settings import Settings
 
 
@@ -31,5 +31,4 @@ class MyAttention(QKVAttention):
         """Softmax over the keys that a query may use; one that may use none gets zeros."""
         scores = (q * self.log_s.exp()) @ k.mT / math.sqrt(self.spec.d_head)  # [B, H, N, N]
         mask = permitted(q.shape[-2], causal=self.spec.causal, valid=valid, device=q.device)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).masked_fill(~mask, 0.0)
-        return weights @ v
+        return masked_softmax(scores, mask) @ v

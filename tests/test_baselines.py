@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zeta_bench.attention import Attention, AttentionSpec, build, permitted
+from zeta_bench.attention import Attention, AttentionSpec, build, masked_softmax, permitted
 from zeta_bench.baselines import ATTENTION
-from zeta_bench.baselines._scan import causal_linear, full_linear, masked_softmax
+from zeta_bench.baselines._scan import causal_linear, full_linear
 from zeta_bench.baselines.performer import orthogonal_gaussian
 from zeta_bench.baselines.topk import best
 from zeta_bench.errors import UsageError

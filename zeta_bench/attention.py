@@ -5,6 +5,7 @@ All through the project a mask is called ``valid``: bool [B, N], True where a to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -170,6 +171,32 @@ def permitted(N: int, *, causal: bool, valid: Tensor | None, device: torch.devic
     if causal:
         mask = mask.tril()
     return mask if valid is None else mask & valid[:, None, None, :]
+
+
+def in_fp32(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a rule `attend(self, q, k, v, valid)` compute in fp32 or better, whatever the autocast or q's dtype."""
+
+    @functools.wraps(rule)
+    def wrapped(self: Any, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast(q.device.type, enabled=False):
+            return rule(self, q.to(dtype), k.to(dtype), v.to(dtype), valid).to(q.dtype)
+
+    return wrapped
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension where `mask` is True, zero elsewhere; a row without any True is all zeros.
+
+    Args:
+        scores: [..., N, S].
+        mask: bool, broadcasts to scores.
+
+    Returns:
+        [..., N, S].
+    """
+    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+    return weights.masked_fill(~mask, 0.0)  # for the rows without any True, where softmax says NaN
 
 
 def build_config(choice: Choice) -> BaseModel:

@@ -15,6 +15,7 @@ import typer
 
 from zeta_bench import __version__
 from zeta_bench.console import (
+    STOPPED,
     ctrl_c,
     err,
     explain,
@@ -26,6 +27,7 @@ from zeta_bench.console import (
     print_table,
 )
 from zeta_bench.errors import UsageError
+from zeta_bench.listing import completion
 from zeta_bench.records import PUBLISHED_STORE, USER_STORE
 
 if TYPE_CHECKING:
@@ -56,7 +58,11 @@ class What(StrEnum):
 Attn = Annotated[
     list[str] | None,
     typer.Option(
-        "--attn", "-a", help="A variant: zeta · zeta:k=16,d_k=2 · ./mine.py:Mine. Repeat it to compare.", metavar="A"
+        "--attn",
+        "-a",
+        help="A variant: zeta · zeta:k=16,d_k=2 · ./mine.py:Mine. Repeat it to compare.",
+        metavar="A",
+        autocompletion=completion("variants"),
     ),
 ]
 Sets = Annotated[
@@ -115,11 +121,16 @@ def list_things(
 
 @app.command()
 def run(
-    task: Annotated[str, typer.Argument(help="mqar · see 'zeta-bench ls tasks'.")],
+    task: Annotated[str, typer.Argument(help="mqar · see 'zeta-bench ls tasks'.", autocompletion=completion("tasks"))],
     attn: Attn = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", "-p", help="Name or ./file.toml; without it quick on a CPU, small on a GPU."),
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="Name or ./file.toml; without it quick on a CPU, small on a GPU.",
+            autocompletion=completion("protocols"),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="One run with this seed.", min=0)] = None,
     seeds: Annotated[int | None, typer.Option(help="So many runs, seeds 0, 1, ….", min=1)] = None,
@@ -160,6 +171,7 @@ def run(
     if dry_run:
         print_plan(found.runs, session)
         return
+    ctrl_c.begin()
     session.check_folders(found.runs)
     done = run_series(found.runs, session, force=force)
     if not any(record.status == "interrupted" for record in done):
@@ -171,7 +183,10 @@ def run(
 @app.command()
 def audit(
     variants: Annotated[
-        list[str] | None, typer.Argument(help="Variants or ./mine.py:Mine; all registered ones if left out.")
+        list[str] | None,
+        typer.Argument(
+            help="Variants or ./mine.py:Mine; all registered ones if left out.", autocompletion=completion("variants")
+        ),
     ] = None,
     records: Annotated[
         Path | None, typer.Option("--records", help="Also write records of kind audit here.", metavar="DIR")
@@ -187,6 +202,7 @@ def audit(
     from zeta_bench.records import Store
 
     check_settings(choices)
+    ctrl_c.begin()
     store = None if records is None else Store(records)
     if store is not None:
         store.check_writable()
@@ -204,9 +220,7 @@ def report(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     format: Annotated[list[str] | None, typer.Option("--format", help="md · tex · csv; all three if left out.")] = None,
-    to: Annotated[Path, typer.Option("--to", help="Where tables/ and figures/ are written.", metavar="DIR")] = Path(
-        "runs/report"
-    ),
+    to: Annotated[Path, typer.Option("--to", help="Where tables/ and figures/ are written.", metavar="DIR")] = REPORT,
 ) -> None:
     """Tables and figures from records: on the terminal, and as Markdown, LaTeX, CSV, PNG and SVG."""
     from zeta_bench.listing import check_tasks
@@ -218,6 +232,7 @@ def report(
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}; --records takes a folder that 'zeta-bench run' wrote to.")
     stores = {str(folder): folder for folder in records or (USER_STORE, PUBLISHED_STORE)}
+    ctrl_c.begin()
     print_report(write_report(stores, to, tasks=task, formats=formats))
 
 
@@ -260,7 +275,7 @@ def main() -> None:
     with ctrl_c:
         code = _call()
     if code == 130:
-        err("stopped; nothing was left half-written, and the same command starts again.")
+        err(STOPPED)
         code = 1
     sys.exit(code)
 

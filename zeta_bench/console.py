@@ -1,4 +1,4 @@
-"""What the terminal shows: lines, tables and a progress bar, or plain lines where there is no terminal."""
+"""What the terminal shows: lines, tables, and one sentence for every mistake."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import shlex
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 COLUMN = 12
 """Characters below which no column of a table is squeezed."""
 
-PLAIN_EVERY_SECONDS = 30.0
-"""How often progress prints a line where there is no terminal and no evaluation."""
-
 
 class Terminal(Console):
     """A console whose reader may leave, as ``head`` does: then it falls silent, and the work goes on."""
@@ -43,18 +39,18 @@ class Terminal(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-_out = Terminal(highlight=False, soft_wrap=True)
-_err = Terminal(stderr=True, highlight=False, soft_wrap=True)
+STDOUT = Terminal(highlight=False, soft_wrap=True)
+STDERR = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def out(text: str) -> None:
     """A line on stdout, exactly as it is."""
-    _out.print(text, markup=False)
+    STDOUT.print(text, markup=False)
 
 
 def err(text: str) -> None:
     """A line on stderr, exactly as it is."""
-    _err.print(text, markup=False)
+    STDERR.print(text, markup=False)
 
 
 def explain(error: Exception) -> int:
@@ -62,6 +58,9 @@ def explain(error: Exception) -> int:
     if isinstance(error, ZetaBenchError):
         err(str(error))
         return error.exit_code
+    if isinstance(error, OSError):
+        err(f"the system refused: {error}; mend that and start again.")
+        return 1
     if not hasattr(error, "format_message"):  # no error of ours, nor of the command line: a defect
         text = str(error).strip().partition("\n")[0]
         err(f"this is a defect: {type(error).__name__}: {text}; please report what 'zeta-bench --debug …' shows.")
@@ -78,28 +77,43 @@ def explain(error: Exception) -> int:
 
 def mute() -> None:
     """Say nothing from here on: another process of the same run speaks."""
-    _out.quiet = _err.quiet = True
+    STDOUT.quiet = STDERR.quiet = True
+
+
+STOPPED = "stopped; nothing was left half-written, and the same command starts again."
 
 
 class CtrlC:
-    """Remembers a Ctrl-C: a library that it hits while it is imported may turn it into another error, or swallow it."""
+    """What a Ctrl-C does while no run is training.
+
+    Before anything is written it ends the process at once: raised inside an import it would come out as any error, or
+    be swallowed. From `begin` on it is a KeyboardInterrupt, so that what is being written is cleaned up.
+    """
 
     def __init__(self) -> None:
         self.pressed = False
+        self._begun = False
         self._previous: Any = None
 
     def __enter__(self) -> CtrlC:
-        self.pressed = False
+        self.pressed = self._begun = False
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._note)
+            self._previous = signal.signal(signal.SIGINT, self._act)
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def begin(self) -> None:
+        """Say that files may be written from here on."""
+        self._begun = True
+
+    def _act(self, number: int, frame: FrameType | None) -> None:
         self.pressed = True
+        if not self._begun:
+            os.write(2, f"{STOPPED}\n".encode())
+            os._exit(1)
         raise KeyboardInterrupt
 
 
@@ -114,7 +128,7 @@ def print_table(rows: Sequence[dict[str, Any]], *, title: str, empty: str) -> No
     cells = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
     names = [key for key in rows[0] if any(row[key] for row in cells)]
     least = sum(min(COLUMN, max(len(key), *(len(row[key]) for row in cells))) + 2 for key in names)
-    if least > _out.width:
+    if least > STDOUT.width:
         _print_stacked(cells, names, title)
         return
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
@@ -122,7 +136,7 @@ def print_table(rows: Sequence[dict[str, Any]], *, title: str, empty: str) -> No
         table.add_column(name, overflow="fold")
     for row in cells:
         table.add_row(*(escape(row[name]) for name in names))
-    _out.print(table, soft_wrap=False)
+    STDOUT.print(table, soft_wrap=False)
 
 
 def _print_stacked(cells: Sequence[dict[str, str]], names: Sequence[str], title: str) -> None:
@@ -132,7 +146,7 @@ def _print_stacked(cells: Sequence[dict[str, str]], names: Sequence[str], title:
         out("\n" + row[names[0]])
         for name in names[1:]:
             if row[name]:
-                _out.print(f"  {name}: {row[name]}", markup=False, soft_wrap=False)
+                STDOUT.print(f"  {name}: {row[name]}", markup=False, soft_wrap=False)
 
 
 def print_known(name: str, record: Record, changed: Path | None) -> None:
@@ -228,66 +242,9 @@ def print_report(report: Report, only: Collection[tuple[str, str]] | None = None
             safe = table.name == comparison.name  # a name that had to be changed ends in a digest
             stems.append(f"{table.name if safe else table.name.rpartition('-')[0]}-")
             for grid in terminal_tables(replace(report, tables=(table,))):
-                _out.print(grid, soft_wrap=False)
+                STDOUT.print(grid, soft_wrap=False)
     for path in report.written:
         if path.suffix == ".png" and path.stem.startswith(tuple(stems)):
             out(f"figure: {path}")
     if report.written:
         out(f"tables and figures in {report.written[0].parent.parent}")
-
-
-class Progress:
-    """One line for a running job: step, loss, metric, time left.
-
-    Args:
-        name: of the job.
-        steps: optimiser steps in all.
-    """
-
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps = name, steps
-        self._started = self._told = time.monotonic()
-        self._first = 0
-        self._bar: Any = None
-        self._state = ""
-
-    def __enter__(self) -> Progress:
-        if _out.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-            self._bar = Bar(
-                *columns,
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[state]}", markup=False),
-                console=_out,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self.name, total=self.steps, state="preparing the data")
-        else:
-            out(f"{self.name}: {self.steps} steps")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, step: int, row: dict[str, float] | None) -> None:
-        """After a step; `row` is a new row of the curve, if there is one."""
-        if row is not None:
-            self._state = " ".join(f"{key} {value:.4g}" for key, value in row.items() if _worth_showing(key))
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, state=self._state)
-            return
-        now = time.monotonic()
-        if row is not None or now - self._told > PLAIN_EVERY_SECONDS:
-            self._told = now
-            out(f"  step {step}/{self.steps}, {now - self._started:.0f} s{', ' + self._state if self._state else ''}")
-
-
-def _worth_showing(key: str) -> bool:
-    return key == "train_loss" or (key.startswith("valid_") and "stderr" not in key)

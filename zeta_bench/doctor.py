@@ -13,7 +13,7 @@ from pathlib import Path
 from zeta_bench import __version__
 from zeta_bench.errors import ZetaBenchError
 from zeta_bench.records import PUBLISHED_STORE, USER_STORE, Store
-from zeta_bench.registry import catalogue
+from zeta_bench.registry import Task, catalogue
 
 EXTRAS = {"hf": "transformers", "fla": "fla", "ray": "ray"}
 
@@ -61,19 +61,21 @@ def _gpu() -> str:
     return ", ".join(f"{p.name} ({p.total_memory / 2**30:.0f} GiB)" for p in names)
 
 
-def _task(name: str, entry: object) -> str:
+def _task(name: str, entry: Task) -> str:
+    from zeta_bench.plan import load as load_class
     from zeta_bench.protocol import load, protocol_files
-    from zeta_bench.registry import find_task
 
-    task = find_task(name)
-    files = protocol_files(task)
     try:
+        files = protocol_files(entry)
+        cls = load_class(name, entry)
         for path in files.values():
             protocol = load(path)
-            task.load().from_settings(protocol.data, f"protocol '{protocol.name}'").check()
+            cls.from_settings(protocol.data, f"protocol '{protocol.name}'").check()
     except ZetaBenchError as error:
         return str(error)
-    return f"ready, protocols {', '.join(files)}"
+    except Exception as error:  # a stranger's task may raise anything
+        return f"does not work: {type(error).__name__}: {error}".partition("\n")[0]
+    return f"ready, protocols {', '.join(files)}" if files else "has no protocols"
 
 
 def _records(root: Path) -> str:

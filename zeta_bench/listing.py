@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,19 @@ def problems(records: Path | None) -> list[str]:
     return found
 
 
+def completion(kind: str) -> Callable[[str], list[str]]:
+    """For shell completion: the names of one kind that begin with what is typed; silent whatever is broken."""
+
+    def complete(incomplete: str) -> list[str]:
+        try:
+            names = dict.fromkeys(str(row["name"]) for row in rows(kind, USER_STORE))
+        except Exception:  # a shell must not show a traceback
+            return []
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
 def check_folder(records: Path) -> None:
     """Raise UsageError if the user names a folder of records that is not there."""
     if records != USER_STORE and not records.is_dir():
@@ -77,7 +90,12 @@ def _protocols() -> Rows:
 
     found = []
     for task, entry in catalogue().tasks.items():
-        for name, path in protocol_files(entry).items():
+        try:
+            files = protocol_files(entry)
+        except ZetaBenchError as error:
+            found.append({"task": task, "name": "", "id": "unreadable", "what it is": str(error)})
+            continue
+        for name, path in files.items():
             try:
                 protocol = load(path)
                 found.append({"task": task, "name": name, "id": protocol.id, "what it is": protocol.summary})

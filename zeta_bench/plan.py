@@ -221,10 +221,13 @@ def check_variant(choice: Choice) -> type[Attention]:
 
 
 def check_settings(choices: Sequence[Choice]) -> None:
-    """Raise UsageError for the first mistake in what a user typed: a file's class, or settings."""
+    """Raise UsageError for the first choice that is no variant or whose settings cannot be, as far as they import."""
     for choice in choices:
-        if choice.source is not None or choice.settings:
-            _with_settings(choice, {})
+        try:
+            choice.variant.load()
+        except Exception:  # the audit says what it is
+            continue
+        _with_settings(choice, {})
 
 
 def check_direction(choice: Choice, protocol: Protocol) -> None:

@@ -94,7 +94,8 @@ def find_protocol(task_name: str, name: str) -> Protocol:
         return load(files[name])
     if Path(f"{name}.toml").is_file():
         raise UsageError(f"task '{task_name}' has no protocol '{name}'; for the file, write --protocol {name}.toml.")
-    raise UsageError(f"{unknown('protocol', name, files).rstrip('.')}; task '{task_name}' has {', '.join(files)}.")
+    have = ", ".join(files) or "none"
+    raise UsageError(f"{unknown('protocol', name, files).rstrip('.')}; task '{task_name}' has {have}.")
 
 
 def points(protocol: Protocol, sets: Mapping[str, Any]) -> list[Point]:

@@ -198,7 +198,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); remove it or mend its permissions.") from None
     except (ValueError, RecursionError):
         raise RecordError(f"{path}: not whole JSON; delete it and run it again.") from None
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from zeta_bench.console import Progress, ctrl_c, out, print_ended, print_known, print_report, print_table
+from zeta_bench.console import ctrl_c, out, print_ended, print_known, print_report, print_table
 from zeta_bench.estimate import estimates
 from zeta_bench.plan import Run
+from zeta_bench.progress import Progress
 from zeta_bench.records import Record
 from zeta_bench.report import write_report
 from zeta_bench.run import Session, execute

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from zeta_bench.errors import UsageError
 
@@ -36,6 +37,15 @@ class Settings(BaseModel):
     """Base of everything typed by people: frozen, and a name that it does not have is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        for name, field in cls.model_fields.items():
+            kinds = set(get_args(field.annotation) or (field.annotation,))
+            if isinstance(values, dict) and isinstance(values.get(name), bool) and kinds <= {int, float, NoneType}:
+                raise ValueError(f"setting '{name}' = {values[name]} is not valid: it must be a number")
+        return values
 
 
 def make_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:

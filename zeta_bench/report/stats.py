@@ -104,7 +104,7 @@ def interval_seeds(values: Sequence[float]) -> Interval | None:
     """95 % percentile bootstrap of the mean for three values or more, the range for two, None for one.
 
     The random state is fixed and the values are sorted, so the same values always give the same interval. It is
-    nominal: over three seeds it is their range, which holds the true mean about 75 % of the time, over eight 88 %.
+    nominal: over three seeds it is their range, which holds the median with probability 1 − 2 · (1/2)³ = 75 %.
     """
     if len(values) < 2:
         return None
