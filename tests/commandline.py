@@ -80,7 +80,7 @@ def run(*words: str) -> Result:
 
 def command(*words: str) -> list[str]:
     """The words that start ``zeta-bench`` as a process of its own."""
-    return [sys.executable, "-m", "zeta_bench.cli", *words]
+    return [sys.executable, "-m", "zeta_bench", *words]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -219,3 +219,21 @@ def test_a_folder_with_py_in_its_name(here):
     assert run("-a", "./my.python/mine.py:Good:scale=2").code == 0
     (record,) = records()
     assert record.command.endswith("--attn my.python/mine.py:Good:scale=2 --protocol tiny.toml --seed 0")
+
+
+def test_a_failed_repeat_leaves_the_record(here):
+    (here / "moody.py").write_text(
+        "from pathlib import Path\n"
+        "from zeta_bench.attention import QKVAttention\n\n\n"
+        "class Moody(QKVAttention):\n"
+        "    def attend(self, q, k, v, valid):\n"
+        "        if Path('fail').exists() and self.training:\n"
+        "            raise RuntimeError('not today')\n"
+        "        return v\n",
+        encoding="utf-8",
+    )
+    assert run("-a", "./moody.py:Moody").code == 0
+    (kept,) = records()
+    (here / "fail").touch()
+    assert "not today" in run("-a", "./moody.py:Moody", "--force").sentence(1)
+    assert records() == [kept]

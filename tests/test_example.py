@@ -16,7 +16,7 @@ NAME = f"{EXAMPLE}:MyAttention"
 def zeta_bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The real command line in a folder of its own, with one torch thread: the tests share the cores."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "zeta_bench.cli", *words]
+    command = [sys.executable, "-m", "zeta_bench", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

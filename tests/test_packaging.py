@@ -128,7 +128,7 @@ def test_the_wheels_metadata(wheel):
     entries = configparser.ConfigParser()
     entries.read_string(held[f"{info}/entry_points.txt"].decode())
     assert dict(entries[GROUP]) == BUILTIN
-    assert dict(entries["console_scripts"]) == {"zeta-bench": "zeta_bench.cli:main"}
+    assert dict(entries["console_scripts"]) == {"zeta-bench": "zeta_bench.__main__:main"}
     metadata = held[f"{info}/METADATA"].decode()
     assert "Requires-Python: >=3.11" in metadata
     needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
@@ -158,7 +158,7 @@ def test_the_installed_wheel_runs_in_an_empty_folder(installed, tmp_path):
     top = "import importlib.util as u; print(u.find_spec('tasks'), u.find_spec('baselines'))"
     assert call(sys.executable, "-c", top, cwd=tmp_path, env=env).split() == ["None", "None"]
 
-    command = (sys.executable, "-m", "zeta_bench.cli")
+    command = (sys.executable, "-m", "zeta_bench")
     listed = json.loads(call(*command, "ls", "--json", cwd=tmp_path, env=env))
     assert {"zeta-token", "vanilla"} <= {row["name"] for row in listed["variants"]}
     assert "mqar" in json.dumps(listed["tasks"])

@@ -293,7 +293,3 @@ def _call() -> int:
             raise
         return explain(error)
     return code if isinstance(code, int) else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -135,7 +135,7 @@ def execute(run: Run, session: Session, listener: Listener) -> Record:
     record = make_record(run, session, found, started)
     if not session.is_main:
         return record
-    if record.status != "interrupted" or not _has_finished(session.store.find(record.run_id)):
+    if record.finished or not _has_finished(session.store.find(record.run_id)):  # a failed repeat replaces nothing
         session.store.write(record)
     if record.finished and not session.keep:
         session.checkpoint(run).unlink(missing_ok=True)
