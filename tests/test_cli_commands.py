@@ -181,9 +181,14 @@ def test_narrow_colourless_and_ascii_terminals(here):
     assert max(map(len, listed.splitlines())) <= 40
 
 
-def test_shell_completion():
+def test_shell_completion(monkeypatch):
+    """In a shell that has completion; which one this test runs in (bash, or make's sh) must not matter."""
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     shown = call("--show-completion")
     assert shown.code == 0
+    assert "zeta-bench" in shown.out
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("sh", "/bin/sh"))
+    assert "sh not supported" in call("--show-completion").sentence(1)
     for typed, wanted in (
         ("run mq", "mqar"),
         ("run mqar --attn zeta-t", "zeta-token"),
