@@ -47,7 +47,6 @@ def make_record(run: Run, session: Session, found: Outcome, started: str) -> Rec
     """The record of a run that has ended, with its provenance."""
     module, protocol = found.module, run.protocol
     cls = run.choice.variant.load()
-    head, dirty = provenance.commit()
     parameters, inner = module.model.parameter_counts() if module else (0, 0)
     steps = found.steps or (int(module.curve[-1]["step"]) if module and module.curve else 0)
     tokens = steps * protocol.budget.batch_size * run.task.shape().max_len
@@ -84,16 +83,12 @@ def make_record(run: Run, session: Session, found: Outcome, started: str) -> Rec
         impl=found.impl,
         direction="causal" if run.causal else "bidirectional",
         precision=protocol.precision,
-        device=provenance.device_name(session.accelerated),
-        device_class=session.device_class,
         devices=session.devices * session.nodes,
-        versions=provenance.versions(),
-        commit=head,
-        dirty=dirty,
         code_digest=provenance.code_digest(cls),
         data_digest=run.task.digest(),
         command=run.command,
         started_at=started,
+        **provenance.fields(session.accelerated),
     )
 
 

@@ -69,11 +69,18 @@ class Run:
     @property
     def command(self) -> str:
         """The command that repeats this run alone."""
-        attn = self.choice.label
-        if self.choice.source is not None:
-            attn = attn.replace(self.choice.name, f"{self.choice.source}:{self.choice.name.rpartition('.')[2]}", 1)
         protocol = self.protocol.name.partition("+")[0] if self.file is None else str(self.file)
-        words = ["zeta-bench", "run", self.task_name, "--attn", attn, "--protocol", protocol, "--seed", str(self.seed)]
+        words = [
+            "zeta-bench",
+            "run",
+            self.task_name,
+            "--attn",
+            self.choice.typed,
+            "--protocol",
+            protocol,
+            "--seed",
+            str(self.seed),
+        ]
         for key, value in {**self.sets, **self.point.values}.items():
             words += ["--set", f"{key}={value}"]
         return shlex.join(words)

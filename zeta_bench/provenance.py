@@ -10,6 +10,7 @@ import platform
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,6 +44,18 @@ def commit() -> tuple[str, bool]:
         return os.environ.get("ZETA_BENCH_COMMIT", ""), False
     head = _git(root, "rev-parse", "HEAD")
     return head, bool(_git(root, "status", "--porcelain", "--", *CODE))
+
+
+def fields(accelerated: bool) -> dict[str, Any]:
+    """The fields of a record that say where it was made, and by which code."""
+    head, dirty = commit()
+    return {
+        "device": device_name(accelerated),
+        "device_class": device_class(accelerated),
+        "versions": versions(),
+        "commit": head,
+        "dirty": dirty,
+    }
 
 
 def device_class(accelerated: bool) -> str:

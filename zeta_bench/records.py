@@ -256,12 +256,12 @@ def frame(records: list[tuple[str, Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name in the same folder, flushed to disk, then renamed."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file (text as UTF-8) whole or not at all: a temporary name beside it, flushed to disk, then renamed."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

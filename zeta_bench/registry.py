@@ -110,6 +110,12 @@ class Choice:
         """The name with its settings, as in tables: ``zeta:k=16``."""
         return label(self.name, self.settings)
 
+    @property
+    def typed(self) -> str:
+        """What to type behind ``--attn`` to get it again: the label, with a user's file by its path."""
+        name = self.name if self.source is None else f"{self.source}:{self.name.rpartition('.')[2]}"
+        return label(name, self.settings)
+
     def with_settings(self, more: Mapping[str, Any]) -> Choice:
         """The same choice with further settings on top."""
         return Choice(self.name, self.variant, {**self.settings, **more}, self.source)

@@ -119,7 +119,7 @@ class Session:
 def execute(run: Run, session: Session, listener: Listener) -> Record:
     """Train and score one run and write its record, whatever comes of it.
 
-    A run that was stopped leaves the record of an earlier, finished one as it is.
+    A run that failed or was stopped leaves the record of an earlier, finished one as it is.
 
     Raises:
         UsageError: nothing was started: a damaged checkpoint, or a store that cannot be written.

@@ -11,6 +11,7 @@ it cannot see. Everything runs on the CPU, in float64 unless the audit is about 
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
@@ -18,10 +19,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from zeta_bench import provenance
-from zeta_bench.attention import Attention, build_config, check_fit
+from zeta_bench.attention import build_config, check_fit
 from zeta_bench.audit import causality, generic, precision, zeta
 from zeta_bench.audit.case import SEED, Case, Skip, Tally, seeded
 from zeta_bench.errors import Unsupported, UsageError, ZetaBenchError
+from zeta_bench.plan import load
 from zeta_bench.records import Record, Status, Store, make_run_id
 from zeta_bench.registry import Choice
 
@@ -85,7 +87,7 @@ def audit(choice: Choice, *, causal: bool | None = None, only: Collection[str] |
     """
     if unknown := set(only or ()) - set(AUDITS):
         raise UsageError(f"there is no audit '{min(unknown)}'; there is {', '.join(AUDITS)}.")
-    cls = _load(choice)
+    cls = load(choice.name, choice.variant)
     build_config(choice)
     if causal is None:
         directions = [way for way, able in ((True, cls.causal_ok), (False, cls.bidirectional_ok)) if able]
@@ -128,15 +130,6 @@ def findings_of(record: Record) -> list[Finding]:
     return [Finding(**entry) for entry in record.payload["findings"]]
 
 
-def _load(choice: Choice) -> type[Attention]:
-    try:
-        return choice.variant.load()
-    except ZetaBenchError:
-        raise
-    except Exception as error:  # a stranger's module may raise anything
-        raise ZetaBenchError(f"'{choice.name}' does not import: {type(error).__name__}: {error}") from error
-
-
 def _applies(id: str, choice: Choice, causal: bool) -> bool:
     if id in ZETA_ONLY:
         from zeta_bench.zeta import ZetaAttention
@@ -168,7 +161,7 @@ def _audited(choice: Choice) -> Record:
     """Audit one variant into a record."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     try:
-        cls = _load(choice)
+        cls = load(choice.name, choice.variant)
     except ZetaBenchError as error:
         status: Status = "unsupported" if isinstance(error, UsageError) else "failed"
         return _record(choice, status, str(error), [], started_at=started)
@@ -204,7 +197,6 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 def _record(choice: Choice, status: Status, reason: str, findings: list[Finding], **fields: Any) -> Record:
     """A record of what was found; the newest audit of a choice replaces the one before."""
-    head, dirty = provenance.commit()
     return Record(
         run_id=make_run_id(kind="audit", variant=choice.name, settings=choice.settings, device="cpu"),
         kind="audit",
@@ -215,12 +207,8 @@ def _record(choice: Choice, status: Status, reason: str, findings: list[Finding]
         variant=choice.name,
         settings=dict(choice.settings),
         seed=SEED,
-        device=provenance.device_name(False),
-        device_class="cpu",
-        versions=provenance.versions(),
-        commit=head,
-        dirty=dirty,
-        command=f"zeta-bench audit {choice.label}",
+        command=shlex.join(["zeta-bench", "audit", choice.typed]),
         payload={"findings": [_plain(f) for f in findings], "defect": choice.variant.defect},
+        **provenance.fields(accelerated=False),
         **fields,
     )

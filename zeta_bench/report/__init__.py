@@ -115,7 +115,7 @@ def _write_tables(tables: Iterable[Table], folder: Path, formats: Sequence[str])
 
 def _write_figures(report: Report, folder: Path) -> Iterable[Path]:
     from zeta_bench.report.figures import draw, line_name
-    from zeta_bench.report.files import write_bytes, writing_to
+    from zeta_bench.report.files import writing_to
     from zeta_bench.report.style import looks
 
     names = {line_name(cell, each) for each in report.comparisons for cell in each.cells}
@@ -125,7 +125,7 @@ def _write_figures(report: Report, folder: Path) -> Iterable[Path]:
             for drawing in draw(comparison, palette):
                 for suffix, content in (("png", drawing.png()), ("svg", drawing.svg())):
                     path = folder / f"{drawing.name}.{suffix}"
-                    write_bytes(path, content)
+                    write_atomically(path, content)
                     yield path
 
 
