@@ -95,8 +95,14 @@ class ZetaAttention(Attention):
 
     @property
     def impl(self) -> str:
-        """The implementation that runs, never "auto"."""
-        return resolve(self.config.impl)
+        """The implementation that runs where the parameters are, never "auto"."""
+        H, device = self.spec.n_heads, self.gamma_logit.device
+        q = torch.empty(1, H, 1, self.config.d_k, device="meta")
+        v = torch.empty(1, H, 1, self.spec.d_model // H, device="meta")
+        if self.config.search != "zorder" or self.config.score != "cauchy":
+            return resolve(self.config.impl, device, ops.attention.unsupported(q, q, v, self.config.score))
+        bits = ops.morton.settle_bits(self.config.d_k, self.config.bits)
+        return resolve(self.config.impl, device, ops.zeta.unsupported_fused(q, q, v, bits))
 
     def coordinates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of queries and keys, each [B, H, N, d_k] in [−1, 1]; fp32 under any autocast, float64 if x is."""
@@ -120,12 +126,9 @@ class ZetaAttention(Attention):
             int32 [B, H, N, k + local_window]; −1 = none. No key stands twice.
         """
         found = self._search(q, k, valid)
-        if not self.config.local_window:
-            return found
-        here = _positions(k)
-        window = ops.zorder_search(here, here, k=self.config.local_window, causal=self.spec.causal, valid=valid)
-        twice = (found[..., :, None] == window[..., None, :]).any(-1)
-        return torch.cat((found.masked_fill(twice, -1), window), dim=-1)
+        return ops.search.with_local_window(
+            found, k.shape[2], self.config.local_window, causal=self.spec.causal, valid=valid
+        )
 
     def reference(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """The output by definition: a softmax of log-weights over all keys and the mean token, −∞ off the selection."""
@@ -174,10 +177,10 @@ class ZetaAttention(Attention):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
         config = self.config
         mean = ("prefix" if self.spec.causal else "all") if config.mean else None
-        if config.search == "zorder" and config.score == "cauchy" and not config.local_window:
+        if config.search == "zorder" and config.score == "cauchy":
             return ops.zeta_attention(
                 q, k, v, self.gamma.to(q.dtype), topk=config.k, causal=self.spec.causal, chunk=config.chunk,
-                bits=config.bits, mean=mean, valid=valid, impl=config.impl,
+                bits=config.bits, mean=mean, local_window=config.local_window, valid=valid, impl=config.impl,
             )  # fmt: skip
         index = self.select(q, k, valid)
         return ops.topk_attention(

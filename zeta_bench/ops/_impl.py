@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
+import torch
+
 IMPLS = ("auto", "reference", "triton")
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+"""Triton reads the variable when it sees a kernel; so it must be set before this package is imported."""
 
-def resolve(impl: str) -> str:
-    """The implementation behind `impl`. Raises ValueError for an unknown one and for one that cannot run here."""
+
+def resolve(impl: str, device: torch.device, unsupported: str = "") -> str:
+    """The implementation behind `impl`: "reference" or "triton".
+
+    Args:
+        impl: "auto", "reference" or "triton". "auto" takes the kernels on a GPU, where they can do what is asked.
+        device: of the tensors.
+        unsupported: why the kernels cannot do what is asked; "" = they can.
+
+    Raises:
+        ValueError: for an unknown name, and for "triton" where it cannot run.
+    """
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}; got {impl!r}.")
-    if impl == "triton":
-        raise ValueError(
-            "impl='triton' is not available in this version, which has the reference only; use impl='auto'."
+    if impl == "reference":
+        return impl
+    if not HAS_TRITON:
+        unsupported = "triton is not installed (pip install triton)"
+    elif device.type != "cuda" and not (INTERPRETING and impl == "triton"):
+        unsupported = (
+            f"the tensors are on {device.type} and the kernels need a GPU (or TRITON_INTERPRET=1, to try them)"
         )
-    return "reference"
+    if impl == "auto":
+        return "reference" if unsupported else "triton"
+    if unsupported:
+        raise ValueError(f"impl='triton' cannot run here: {unsupported}; use impl='auto' or impl='reference'.")
+    return impl

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zeta_bench.ops import debug, library
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.morton import zorder_codes
-from zeta_bench.ops.search import zorder_search
+from zeta_bench.ops.options import MEANS
 
 GAMMA_FLOOR = 2.0**-7
 """Smallest γ: 1/γ² = 16384 is still finite in fp16, whose largest number is 65504."""
@@ -52,8 +52,12 @@ def topk_attention(
     Raises:
         ValueError: naming the argument and its shape or value.
     """
-    resolve(impl)
-    _check(q, k, v, index, gamma, score, mean)
+    check(q, k, v, gamma, mean, valid)
+    _check_index(q, index, score)
+    debug.check_coordinates(q, k)
+    debug.check_index(index, k.shape[2])
+    if resolve(impl, q.device, unsupported(q, k, v, score)) == "triton":
+        return library.topk_attention(q, k, v, index, gamma, mean, valid, offset)
     with torch.autocast(q.device.type, enabled=False):
         values = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         coordinates = torch.promote_types(q.dtype, torch.float32)
@@ -70,70 +74,47 @@ def topk_attention(
         return out + (weights[..., -1:] * mean_value).to(out.dtype)
 
 
-def zeta_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gamma: Tensor,
-    *,
-    topk: int = 32,
-    causal: bool = True,
-    chunk: int = 1,
-    bits: int | None = None,
-    mean: str | None = None,
-    valid: Tensor | None = None,
-    offset: int = 0,
-    deterministic: bool = False,
-    impl: str = "auto",
-) -> Tensor:
-    """ZETA's attention as one operation: Morton codes, Z-order search, Cauchy weights (ZETA, §3).
-
-    Args:
-        q: [B, H, N, d], in [−1, 1].
-        k: [B, H, S, d], in [−1, 1].
-        v: [B, Hv, S, dv].
-        gamma: [H].
-        topk: keys a query.
-        causal: as in `zorder_search`, like chunk, valid and offset.
-        chunk: as in `zorder_search`.
-        bits: as in `morton_encode`; where bits · d > 63 the reference ranks cells lexicographically.
-        mean: as in `topk_attention`.
-        valid: bool [B, S], True = a real key.
-        offset: position of query 0.
-        deterministic: gradients bit-identical from run to run. The reference is so on a CPU; on a GPU it raises.
-        impl: "auto", "reference" or "triton".
-
-    Returns:
-        [B, H, N, dv] in v's dtype.
-
-    Raises:
-        ValueError: naming the argument and its shape or value.
-    """
-    resolve(impl)
-    if deterministic and q.is_cuda:
-        raise ValueError(
-            "the reference adds gradients of keys in any order on a GPU; deterministic=True needs a CPU here."
-        )
-    q_codes, k_codes = zorder_codes(q, k, bits=bits)
-    index = zorder_search(q_codes, k_codes, k=topk, causal=causal, chunk=chunk, valid=valid, offset=offset)
-    return topk_attention(q, k, v, index, gamma, mean=mean, valid=valid, offset=offset)
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, score: str, mean: str | None) -> None:
-    if score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}.")
-    if mean not in (None, "prefix", "all"):
+def check(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, mean: str | None, valid: Tensor | None) -> None:
+    """Raise ValueError, naming the argument and its shape or value, for what no attention can take."""
+    if mean not in MEANS:
         raise ValueError(f"mean must be None, 'prefix' or 'all'; got {mean!r}.")
     if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
         raise ValueError(f"q [B, H, N, d] and k [B, H, S, d] must agree; got {tuple(q.shape)} and {tuple(k.shape)}.")
-    if v.ndim != 4 or v.shape[0] != k.shape[0] or v.shape[2] != k.shape[2] or q.shape[1] % v.shape[1]:
+    if v.ndim != 4 or v.shape[0] != k.shape[0] or v.shape[2] != k.shape[2] or not v.shape[1] or q.shape[1] % v.shape[1]:
         raise ValueError(f"v must be [B, Hv, S, dv] with Hv dividing H; got {tuple(v.shape)} for k {tuple(k.shape)}.")
-    if index.ndim != 4 or index.shape[:3] != q.shape[:3] or index.is_floating_point():
-        raise ValueError(f"index must be integer [B, H, N, k]; got {index.dtype} {tuple(index.shape)}.")
     if gamma.shape != (q.shape[1],):
         raise ValueError(f"gamma must be [H] = [{q.shape[1]}]; got {tuple(gamma.shape)}.")
-    if len({t.device for t in (q, k, v, index, gamma)}) > 1:
-        raise ValueError("q, k, v, index and gamma must be on one device.")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != (k.shape[0], k.shape[2])):
+        want = (k.shape[0], k.shape[2])
+        raise ValueError(f"valid must be bool {want}; it is {valid.dtype} {tuple(valid.shape)}.")
+    given = {"q": q, "k": k, "v": v, "gamma": gamma} | ({} if valid is None else {"valid": valid})
+    if any(t.device != q.device for t in given.values()):
+        where = ", ".join(f"{name} on {t.device}" for name, t in given.items())
+        raise ValueError(f"all tensors must be on one device; {where}.")
+
+
+def unsupported(q: Tensor, k: Tensor, v: Tensor, score: str = "cauchy") -> str:
+    """Why the kernels cannot do this, or ""."""
+    if score != "cauchy":
+        return f"the kernels weigh by score='cauchy', not {score!r}"
+    if torch.float64 in (q.dtype, k.dtype, v.dtype):
+        return "a tensor is float64 and the kernels compute in fp32"
+    if q.shape[-1] > 8:
+        return f"q has d={q.shape[-1]} coordinates and the kernels take 8"
+    if v.shape[-1] > 256:
+        return f"v has dv={v.shape[-1]} columns and the kernels take 256"
+    if not q.shape[2] or not k.shape[2] or not v.shape[-1]:
+        return "there is nothing to attend"
+    return ""
+
+
+def _check_index(q: Tensor, index: Tensor, score: str) -> None:
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}.")
+    if index.ndim != 4 or index.shape[:3] != q.shape[:3] or index.is_floating_point():
+        raise ValueError(f"index must be integer [B, H, N, k]; got {index.dtype} {tuple(index.shape)}.")
+    if index.device != q.device:
+        raise ValueError(f"all tensors must be on one device; q on {q.device}, index on {index.device}.")
 
 
 def _gather(k: Tensor, index: Tensor) -> Tensor:

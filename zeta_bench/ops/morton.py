@@ -38,11 +38,18 @@ def morton_encode(
     Raises:
         ValueError: if bits · d > 63, bits < 1, low ≥ high, x has no coordinates, or impl cannot run.
     """
-    resolve(impl)
-    cells = quantise(x, bits=bits, low=low, high=high)
-    d, width = x.shape[-1], _bits(x.shape[-1], bits)
+    _check(x, low, high)
+    d, width = x.shape[-1], settle_bits(x.shape[-1], bits)
     if width * d > MAX_BITS:
-        raise ValueError(f"{width} bits in {d} coordinates make codes of {width * d} bits; at most {MAX_BITS} fit.")
+        raise ValueError(
+            f"bits={width} in d={d} coordinates (x is {tuple(x.shape)}) make codes of {width * d} bits; "
+            f"at most {MAX_BITS} fit: use fewer bits."
+        )
+    if resolve(impl, x.device, _unsupported(x)) == "triton":
+        from zeta_bench.ops import morton_triton
+
+        return morton_triton.encode(x, width, low, high)
+    cells = quantise(x, bits=bits, low=low, high=high)
     code = (_interleave(cells, width) * _powers(width * d, x.device)).sum(-1)
     return code.to(torch.int32) if width * d <= 31 else code
 
@@ -62,7 +69,7 @@ def morton_ranks(q: Tensor, k: Tensor, *, bits: int | None = None) -> tuple[Tens
     Returns:
         int64 [B, H, N] and [B, H, S].
     """
-    N, width = q.shape[-2], _bits(q.shape[-1], bits)
+    N, width = q.shape[-2], settle_bits(q.shape[-1], bits)
     rows = _interleave(quantise(torch.cat((q, k), dim=-2), bits=width), width)  # [B, H, N + S, bits · d]
     rank = torch.zeros(rows.shape[:-1], dtype=torch.int64, device=q.device)
     for word in rows.split(32, dim=-1):  # most significant 32 bits first: rank so far, then these, ranked anew
@@ -73,7 +80,7 @@ def morton_ranks(q: Tensor, k: Tensor, *, bits: int | None = None) -> tuple[Tens
 
 def zorder_codes(q: Tensor, k: Tensor, *, bits: int | None = None) -> tuple[Tensor, Tensor]:
     """Codes that a search may compare: `morton_encode`, or `morton_ranks` where 63 bits are too few."""
-    if _bits(q.shape[-1], bits) * q.shape[-1] > MAX_BITS:
+    if settle_bits(q.shape[-1], bits) * q.shape[-1] > MAX_BITS:
         return morton_ranks(q, k, bits=bits)
     both = morton_encode(torch.cat((q, k), dim=-2), bits=bits)
     return both[..., : q.shape[-2]], both[..., q.shape[-2] :]
@@ -81,11 +88,8 @@ def zorder_codes(q: Tensor, k: Tensor, *, bits: int | None = None) -> tuple[Tens
 
 def quantise(x: Tensor, *, bits: int | None = None, low: float = -1.0, high: float = 1.0) -> Tensor:
     """Cell of each coordinate, int64 in x's shape; see `morton_encode`. NaN counts as `low`."""
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x must have coordinates in its last dimension; its shape is {tuple(x.shape)}.")
-    if not low < high:
-        raise ValueError(f"low must be below high; got low={low}, high={high}.")
-    width = _bits(x.shape[-1], bits)
+    _check(x, low, high)
+    width = settle_bits(x.shape[-1], bits)
     position = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     scaled = ((position - low) / (high - low) * 2.0**width).nan_to_num(nan=0.0)
     above, below = scaled >= 2.0**width, scaled < 0  # decided before the cast: floats beyond int64 have no integer
@@ -93,11 +97,25 @@ def quantise(x: Tensor, *, bits: int | None = None, low: float = -1.0, high: flo
     return cell.masked_fill(above, 2**width - 1)
 
 
-def _bits(d: int, bits: int | None) -> int:
+def settle_bits(d: int, bits: int | None) -> int:
+    """Bits a coordinate of d; None = `default_bits`. Raises ValueError outside 1 to 63."""
     width = default_bits(d) if bits is None else bits
     if not 1 <= width <= MAX_BITS:
         raise ValueError(f"bits must be 1 to {MAX_BITS}; got {width}.")
     return width
+
+
+def _check(x: Tensor, low: float, high: float) -> None:
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x must have coordinates in its last dimension; its shape is {tuple(x.shape)}.")
+    if not low < high:
+        raise ValueError(f"low must be below high; got low={low}, high={high}.")
+
+
+def _unsupported(x: Tensor) -> str:
+    if x.dtype == torch.float64:
+        return "x is float64 and the kernel computes in fp32"
+    return "" if x.shape[-1] <= 8 else f"x has {x.shape[-1]} coordinates and the kernel takes 8"
 
 
 def _interleave(cells: Tensor, width: int) -> Tensor:

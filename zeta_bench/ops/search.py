@@ -14,8 +14,6 @@ def limits(N: int, S: int, *, causal: bool, chunk: int, offset: int, device: tor
     Query i stands at position p = offset + i. chunk = 1: p + 1; chunk = M: ⌊p / M⌋ · M (ZETA, §3.3: a query sees
     nothing of its own chunk); not causal: S.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1; got {chunk}.")
     if not causal:
         return torch.full((N,), S, dtype=torch.int64, device=device)
     position = offset + torch.arange(N, device=device)
@@ -57,8 +55,11 @@ def zorder_search(
     Raises:
         ValueError: naming the argument and its shape or value.
     """
-    resolve(impl)
-    _check_codes(q_codes, k_codes, k, valid)
+    check_codes(q_codes, k_codes, k, chunk, valid)
+    if resolve(impl, k_codes.device) == "triton":
+        from zeta_bench.ops import search_triton
+
+        return search_triton.zorder_search(q_codes, k_codes, k, causal, chunk, valid, offset)
     N, S = q_codes.shape[-1], k_codes.shape[-1]
     limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k_codes.device)
     codes, order = k_codes.sort(dim=-1, stable=True)  # by (code, position)
@@ -100,7 +101,7 @@ def exact_search(
     Returns:
         int32 [B, H, N, topk], ascending in distance; −1, at the end, where there are fewer than topk.
     """
-    _check_codes(q[..., 0], k[..., 0], topk, valid)
+    check_codes(q[..., 0], k[..., 0], topk, chunk, valid)
     N, S = q.shape[-2], k.shape[-2]
     distance = squared_distance(q.detach(), k.detach())
     limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k.device)
@@ -121,7 +122,43 @@ def squared_distance(q: Tensor, k: Tensor) -> Tensor:
     return total
 
 
-def _check_codes(q: Tensor, k: Tensor, topk: int, valid: Tensor | None) -> None:
+def with_local_window(
+    index: Tensor,
+    S: int,
+    window: int,
+    *,
+    causal: bool = True,
+    valid: Tensor | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """Append the `window` keys around, or if causal the newest up to, each query's own position; none stands twice.
+
+    Args:
+        index: integer [B, H, N, k], of a search.
+        S: keys.
+        window: keys a query; 0 = the index as it is.
+        causal: whether the window ends at the query. It does not look at chunks: the nearest keys are what they hide.
+        valid: bool [B, S]; padding is skipped, not counted.
+        offset: position of query 0.
+
+    Returns:
+        int32 [B, H, N, k + window]; −1 where there is none.
+    """
+    if not window:
+        return index
+    B, H, N = index.shape[:3]
+    places = torch.arange(max(S, offset + N), device=index.device)
+    here = (offset + torch.arange(N, device=index.device)).expand(B, H, N)
+    how = {"causal": causal, "valid": valid, "offset": offset, "impl": "reference"}
+    near = zorder_search(here, places[:S].expand(B, H, S), k=window, **how)
+    twice = (index[..., :, None] == near[..., None, :]).any(-1)
+    return torch.cat((index.masked_fill(twice, -1), near), dim=-1)
+
+
+def check_codes(q: Tensor, k: Tensor, topk: int, chunk: int, valid: Tensor | None) -> None:
+    """Raise ValueError, naming the argument and its shape or value, for what no search can take."""
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1; got {chunk}.")
     if topk < 1:
         raise ValueError(f"k must be at least 1; got {topk}.")
     if q.ndim != 3 or k.ndim != 3 or q.shape[:2] != k.shape[:2]:

@@ -1,0 +1,300 @@
+"""Cauchy attention of tiles of queries over the entries that the tile looks at: forward and backward.
+
+A Cauchy weight needs no largest logit subtracted, so numerator and denominator of several sources add up: a pass over
+the local window leaves its sums for the pass over the index, which adds the mean token and divides. Weights and
+distances are fp32; products with the values run in the values' dtype with fp32 sums. A tile adds its share of dK and dV
+to memory atomically: in fp32, or as fixed-point integers, whose sum does not depend on the order (`deterministic`).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from zeta_bench.ops._impl import INTERPRETING
+from zeta_bench.ops.lists_triton import FAR, limit_of
+
+GAMMA_FLOOR = tl.constexpr(2.0**-7)
+"""As in `zeta_bench.ops.attention`; a test holds the two equal."""
+
+TINY = tl.constexpr(1e-30)
+
+INTERPRETED = tl.constexpr(INTERPRETING)
+
+
+@triton.jit
+def columns(P, rows, mask, D: tl.constexpr):
+    """The D coordinates of the points P[rows], a tuple of vectors."""
+    out = ()
+    for c in tl.static_range(D):
+        out = out + (tl.load(P + rows * D + c, mask=mask, other=0.0),)
+    return out
+
+
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """a @ b with fp32 sums. Triton's interpreter takes bf16 for integers there, so it gets the rounded numbers in fp32."""
+    if INTERPRETED:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def squared_gamma(GAMMA, head):
+    """γ² of a head, γ floored."""
+    gamma = tl.maximum(tl.load(GAMMA + head).to(tl.float32), GAMMA_FLOOR)
+    return gamma * gamma
+
+
+@triton.jit
+def _differences(q, k, D: tl.constexpr):
+    """q_i − k_j in each coordinate, a tuple of [TILE, STEP]."""
+    out = ()
+    for c in tl.static_range(D):
+        out = out + (q[c][:, None] - k[c][None, :],)
+    return out
+
+
+@triton.jit
+def square_sum(x, D: tl.constexpr):
+    """Σ_c x_c²."""
+    total = x[0] * x[0]
+    for c in tl.static_range(1, D):
+        total += x[c] * x[c]
+    return total
+
+
+@triton.jit
+def _entries(
+    t, stop, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL: tl.constexpr, LISTED: tl.constexpr,
+    WINDOW: tl.constexpr,
+):  # fmt: skip
+    """The keys at places t of what a tile reads, and which query may use which: bool [TILE, STEP]."""
+    here = t < stop
+    j = tl.where(first < 0, tl.load(PICKED + t, mask=here & (first < 0), other=0), first + t)
+    p = j
+    if LISTED:
+        p = tl.load(LIST + j, mask=here, other=0)
+    allowed = here[None, :] & (j[None, :] >= start[:, None]) & (j[None, :] < end[:, None])
+    if not LOCAL:
+        allowed = allowed & (p[None, :] < limit[:, None])
+        if WINDOW:
+            allowed = allowed & ((p[None, :] < near_low[:, None]) | (p[None, :] >= near_high[:, None]))
+    return tl.where(here & (p != FAR), p, 0), allowed  # an address inside the keys for those that nobody may use
+
+
+@triton.jit
+def _tile(
+    ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk,
+    entries, CAUSAL: tl.constexpr, LOCAL: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr, ROOM: tl.constexpr,
+):  # fmt: skip
+    """Queries of a tile and what they read: i, real, start, end, limit, the local window, first, count."""
+    at = tile * TILE + tl.arange(0, TILE)
+    real = at < N
+    if LOCAL:
+        i = at
+        start = tl.load(START + batch * N + at, mask=real, other=0)
+        end = tl.load(END + batch * N + at, mask=real, other=0)
+        some = end > start
+        high = tl.max(tl.where(some, end, 0), 0)
+        first = tl.minimum(tl.min(tl.where(some, start, FAR), 0), high)
+        count = high - first
+    else:
+        i = tl.load(ORDER + row * N + at, mask=real, other=0).to(tl.int32)
+        start = tl.load(START + row * N + at, mask=real, other=0)
+        end = tl.load(END + row * N + at, mask=real, other=0)
+        first = tl.load(FROM + row * tiles + tile)
+        count = tl.load(COUNT + row * tiles + tile)
+    limit = limit_of(i, S, offset, chunk, CAUSAL)
+    near_low, near_high = limit, limit
+    if WINDOW:
+        near_low = tl.load(NEAR_LOW + batch * N + i, mask=real, other=0)
+        near_high = tl.load(NEAR_HIGH + batch * N + i, mask=real, other=0)
+    return i, real, start, end, limit, near_low, near_high, first, count
+
+
+@triton.jit
+def mean_place(i, real, COUNTED, batch, S, offset, PREFIX: tl.constexpr):
+    """Where the mean token of query i stands among the means, and whether it has one."""
+    if PREFIX:
+        p = i + offset
+        place = tl.minimum(tl.maximum(p, 0), S - 1)
+        there = real & (p >= 0)
+        return place, there & (tl.load(COUNTED + batch * S + place, mask=there, other=0) > 0)
+    else:
+        return i * 0, real & (tl.load(COUNTED + batch * S + S - 1) > 0)
+
+
+@triton.jit
+def tile_forward(
+    Q, K, V, GAMMA, ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, MEAN_K, MEAN_V, COUNTED, SUM,
+    DEN, OUT, N, S, H, G, offset, chunk, entries, v_b, v_h, v_n,
+    D: tl.constexpr, W: tl.constexpr, WP: tl.constexpr, CAUSAL: tl.constexpr, LOCAL: tl.constexpr,
+    LISTED: tl.constexpr, WINDOW: tl.constexpr, MEAN: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
+    ROOM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Outputs of a tile; or, LOCAL, the sums over its local windows, which the pass over the index starts from.
+
+    G: heads that share a value head. W: width of the values, WP the power of two it is padded to.
+    MEAN: 0 none, 1 prefix, 2 all. SUM: fp32 [R, N, W]; DEN: fp32 [R, N].
+    """
+    tile, tiles = tl.program_id(0), tl.num_programs(0)
+    row = tl.program_id(1).to(tl.int64)
+    batch, head = row // H, row % H
+    i, real, start, end, limit, near_low, near_high, first, count = _tile(
+        ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset,
+        chunk, entries, CAUSAL, LOCAL, WINDOW, TILE, ROOM,
+    )  # fmt: skip
+    g2 = squared_gamma(GAMMA, head)
+    q = columns(Q + row * N * D, i, real, D)
+    d = tl.arange(0, WP)
+    column = d < W
+    V += batch * v_b + head // G * v_h
+    K += row * S * D
+    if LOCAL:
+        LIST += batch * S
+    else:
+        LIST += row * entries
+        PICKED += (row * tiles + tile) * (ROOM * TILE)
+    out = (row * N + i)[:, None] * W + d[None, :]
+    if WINDOW and not LOCAL:
+        total = tl.load(SUM + out, mask=real[:, None] & column[None, :], other=0.0)
+        den = tl.load(DEN + row * N + i, mask=real, other=0.0)
+    else:
+        total = tl.zeros([TILE, WP], tl.float32)
+        den = tl.zeros([TILE], tl.float32)
+    for t0 in range(0, count, STEP):
+        p, allowed = _entries(
+            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL, LISTED,
+            WINDOW,
+        )  # fmt: skip
+        k = columns(K, p, p >= 0, D)
+        v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
+        weight = tl.where(allowed, 1.0 / (square_sum(_differences(q, k, D), D) + g2), 0.0)
+        den += tl.sum(weight, 1)
+        total += product(weight.to(v.dtype), v, PRECISION)
+    if LOCAL:
+        tl.store(SUM + out, total, mask=real[:, None] & column[None, :])
+    else:
+        if MEAN > 0:
+            place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
+            means = S if MEAN == 1 else 1
+            mean = columns(MEAN_K + row * means * D, place, there, D)
+            x = ()
+            for c in tl.static_range(D):
+                x = x + (q[c] - mean[c],)
+            weight = tl.where(there, 1.0 / (square_sum(x, D) + g2), 0.0)
+            MEAN_V += (batch * (H // G) + head // G) * means * W
+            value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
+            total += weight[:, None] * value.to(tl.float32)
+            den += weight
+        total = total / tl.maximum(den, TINY)[:, None]
+        tl.store(OUT + out, total.to(OUT.dtype.element_ty), mask=real[:, None] & column[None, :])
+    tl.store(DEN + row * N + i, den, mask=real)
+
+
+@triton.jit
+def _add(P, x, mask, scale, FIXED: tl.constexpr):
+    """Add to memory, whoever else does: fp32, or x · scale rounded to an int64."""
+    if FIXED:
+        tl.atomic_add(P, (x * scale).to(tl.int64), mask=mask, sem="relaxed")
+    else:
+        tl.atomic_add(P, x, mask=mask, sem="relaxed")
+
+
+@triton.jit
+def tile_backward(
+    Q, K, V, GAMMA, ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, MEAN_K, MEAN_V, COUNTED, DEN,
+    OUT, DO, DQ, DK, DV, DG, MEAN_DK, MEAN_WEIGHT, SCALES, N, S, H, G, offset, chunk, entries, v_b, v_h, v_n, o_b, o_h,
+    o_n,
+    D: tl.constexpr, W: tl.constexpr, WP: tl.constexpr, CAUSAL: tl.constexpr, LOCAL: tl.constexpr,
+    LISTED: tl.constexpr, WINDOW: tl.constexpr, MEAN: tl.constexpr, FIXED: tl.constexpr, TILE: tl.constexpr,
+    STEP: tl.constexpr, ROOM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a tile, with w = weight / Σ weights and δ = dO·O: ds = −2 w² Σ (dO·v − δ) for each squared distance.
+
+    The pass over the index comes after the LOCAL one and adds to its DQ and DG. DG: ∂/∂(γ²) times 2, fp32 [R, N].
+    MEAN_DK: gradient of each query's mean key, fp32 [R, N, D]; MEAN_WEIGHT: its normalised weight, fp32 [R, N].
+    """
+    tile, tiles = tl.program_id(0), tl.num_programs(0)
+    row = tl.program_id(1).to(tl.int64)
+    batch, head = row // H, row % H
+    i, real, start, end, limit, near_low, near_high, first, count = _tile(
+        ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset,
+        chunk, entries, CAUSAL, LOCAL, WINDOW, TILE, ROOM,
+    )  # fmt: skip
+    g2 = squared_gamma(GAMMA, head)
+    q = columns(Q + row * N * D, i, real, D)
+    d = tl.arange(0, WP)
+    column = d < W
+    both = real[:, None] & column[None, :]
+    do = tl.load(DO + batch * o_b + head * o_h + i.to(tl.int64)[:, None] * o_n + d[None, :], mask=both, other=0.0)
+    o = tl.load(OUT + (row * N + i)[:, None] * W + d[None, :], mask=both, other=0.0)
+    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
+    inverse = 1.0 / tl.maximum(tl.load(DEN + row * N + i, mask=real, other=1.0), TINY)
+    V += batch * v_b + head // G * v_h
+    K += row * S * D
+    DK += row * S * D
+    DV += (batch * (H // G) + head // G) * S * W
+    if LOCAL:
+        LIST += batch * S
+    else:
+        LIST += row * entries
+        PICKED += (row * tiles + tile) * (ROOM * TILE)
+    scale_v, scale_k = 1.0, 1.0
+    if FIXED:
+        scale_v, scale_k = tl.load(SCALES), tl.load(SCALES + 1)
+    dg = tl.zeros([TILE], tl.float32)
+    dq = ()
+    for _ in tl.static_range(D):
+        dq = dq + (tl.zeros([TILE], tl.float32),)
+    for t0 in range(0, count, STEP):
+        p, allowed = _entries(
+            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL, LISTED,
+            WINDOW,
+        )  # fmt: skip
+        k = columns(K, p, p >= 0, D)
+        v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
+        x = _differences(q, k, D)
+        weight = tl.where(allowed, 1.0 / (square_sum(x, D) + g2), 0.0)
+        share = weight * inverse[:, None]
+        dp = product(do, tl.trans(v), PRECISION)
+        ds = share * (dp - delta[:, None]) * weight * -2.0
+        dg += tl.sum(ds, 1)
+        used = tl.max(allowed.to(tl.int32), 0) > 0
+        so_far = ()
+        for c in tl.static_range(D):
+            part = ds * x[c]
+            so_far = so_far + (dq[c] + tl.sum(part, 1),)
+            _add(DK + p * D + c, -tl.sum(part, 0), used, scale_k, FIXED)
+        dq = so_far
+        dv = product(tl.trans(share.to(do.dtype)), do, PRECISION)
+        _add(DV + p.to(tl.int64)[:, None] * W + d[None, :], dv, used[:, None] & column[None, :], scale_v, FIXED)
+    if MEAN > 0 and not LOCAL:
+        place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
+        means = S if MEAN == 1 else 1
+        mean = columns(MEAN_K + row * means * D, place, there, D)
+        x = ()
+        for c in tl.static_range(D):
+            x = x + (q[c] - mean[c],)
+        weight = tl.where(there, 1.0 / (square_sum(x, D) + g2), 0.0)
+        MEAN_V += (batch * (H // G) + head // G) * means * W
+        value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
+        share = weight * inverse
+        ds = share * (tl.sum(do.to(tl.float32) * value.to(tl.float32), 1) - delta) * weight * -2.0
+        dg += ds
+        so_far = ()
+        for c in tl.static_range(D):
+            so_far = so_far + (dq[c] + ds * x[c],)
+            tl.store(MEAN_DK + (row * N + i) * D + c, -ds * x[c], mask=real)
+        dq = so_far
+        tl.store(MEAN_WEIGHT + row * N + i, share, mask=real)
+    if WINDOW and not LOCAL:
+        dg += tl.load(DG + row * N + i, mask=real, other=0.0)
+    tl.store(DG + row * N + i, dg, mask=real)
+    for c in tl.static_range(D):
+        at = DQ + (row * N + i) * D + c
+        grad = dq[c]
+        if WINDOW and not LOCAL:
+            grad += tl.load(at, mask=real, other=0.0)
+        tl.store(at, grad, mask=real)

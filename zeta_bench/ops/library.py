@@ -1,0 +1,215 @@
+"""The kernels as operators of torch: `zeta_bench::zeta`, `zeta_bench::topk` and their gradients.
+
+Each has a fake (shapes and dtypes alone) and an autograd formula, so torch.compile sees one node and not the kernels.
+Kernels are imported when an operator runs: this package works where Triton is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeta_bench.ops._tuning import tiles
+from zeta_bench.ops.geometry import ROOM, Geometry
+from zeta_bench.ops.options import MEANS, Options
+
+
+def _dense(x: Tensor) -> Tensor:
+    """X with its last dimension dense, as the kernels want it."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+@torch.library.custom_op("zeta_bench::zeta", mutates_args=())
+def zeta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    valid: Tensor | None,
+    topk: int,
+    causal: bool,
+    chunk: int,
+    bits: int,
+    mean: int,
+    local_window: int,
+    offset: int,
+    deterministic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, sum of weights, mean keys and values, and the five tensors of `zeta_triton.Index`."""
+    from zeta_bench.ops import zeta_triton
+
+    options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
+    index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
+    found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
+    return (*found, index.order, index.positions, index.spans, index.reads, index.picked)
+
+
+@zeta.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, topk: int, causal: bool, chunk: int,
+    bits: int, mean: int, local_window: int, offset: int, deterministic: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    B, H, N, _ = q.shape
+    R, queries = B * H, tiles(v.shape[-1]).queries
+    entries = Geometry(int(N), int(k.shape[2]), offset, chunk, causal).entries
+    cells = -(-N // queries)
+    ints = {"dtype": torch.int32, "device": q.device}
+    return (
+        *_fake_attention(q, k, v, mean),
+        torch.empty(R, N, **ints),
+        torch.empty(R, entries, **ints),
+        torch.empty(2, R, N, **ints),
+        torch.empty(2, R, cells, **ints),
+        torch.empty(R, cells, ROOM * queries, **ints),
+    )
+
+
+def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mean: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, H, N, D = q.shape
+    S, W = v.shape[2:]
+    shape = {0: None, 1: S, 2: 1}[mean]
+    return (
+        v.new_empty(B, H, N, W),
+        q.new_empty(B, H, N),
+        q.new_empty(0) if shape is None else q.new_empty(B, H, shape, D),
+        v.new_empty(0) if shape is None else v.new_empty(B, v.shape[1], shape, W),
+    )
+
+
+@torch.library.custom_op("zeta_bench::zeta_backward", mutates_args=())
+def zeta_backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    valid: Tensor | None,
+    found: list[Tensor],
+    index: list[Tensor],
+    topk: int,
+    causal: bool,
+    chunk: int,
+    bits: int,
+    mean: int,
+    local_window: int,
+    offset: int,
+    deterministic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and gamma; `found` and `index` are what `zeta` returned."""
+    from zeta_bench.ops import zeta_triton
+
+    options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
+    built = zeta_triton.Index(*index)
+    out, den, mean_k, mean_v = found
+    return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
+
+
+@zeta_backward.register_fake
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(q), torch.empty_like(k), v.new_empty(v.shape), torch.empty_like(gamma)
+
+
+def _zeta_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, gamma, valid, *ctx.options = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, gamma, valid, *output)
+
+
+def _zeta_gradient(ctx: Any, do: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    q, k, v, gamma, valid, *kept = ctx.saved_tensors
+    blanks = (None,) * (1 + len(ctx.options))
+    if do is None:
+        return (None, None, None, None, *blanks)
+    return (*zeta_backward(do, q, k, v, gamma, valid, kept[:4], kept[4:], *ctx.options), *blanks)
+
+
+zeta.register_autograd(_zeta_gradient, setup_context=_zeta_context)
+
+
+@torch.library.custom_op("zeta_bench::topk", mutates_args=())
+def topk(
+    q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, sum of weights, mean keys and values."""
+    from zeta_bench.ops import gather_triton
+
+    return gather_triton.forward(q, k, v, index, gamma, valid, mean, offset)
+
+
+@topk.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
+) -> tuple[Tensor, ...]:
+    return _fake_attention(q, k, v, mean)
+
+
+@torch.library.custom_op("zeta_bench::topk_backward", mutates_args=())
+def topk_backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: Tensor,
+    gamma: Tensor,
+    valid: Tensor | None,
+    found: list[Tensor],
+    mean: int,
+    offset: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and gamma; `found` is what `topk` returned."""
+    from zeta_bench.ops import gather_triton
+
+    return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, *found, mean, offset)
+
+
+@topk_backward.register_fake
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(q), torch.empty_like(k), v.new_empty(v.shape), torch.empty_like(gamma)
+
+
+def _topk_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, index, gamma, valid, *ctx.options = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, index, gamma, valid, *output)
+
+
+def _topk_gradient(ctx: Any, do: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    q, k, v, index, gamma, valid, *kept = ctx.saved_tensors
+    if do is None:
+        return (None,) * 8
+    dq, dk, dv, dgamma = topk_backward(do, q, k, v, index, gamma, valid, kept, *ctx.options)
+    return dq, dk, dv, None, dgamma, None, None, None
+
+
+topk.register_autograd(_topk_gradient, setup_context=_topk_context)
+
+
+def zeta_attention(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options
+) -> Tensor:
+    """`zeta_bench.ops.zeta_attention` by kernels; arguments as checked there."""
+    o = options
+    q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
+    settings = (o.topk, o.causal, o.chunk, o.bits, o.mean, o.local_window, o.offset, o.deterministic)
+    return zeta(q, k, _dense(v), gamma.to(torch.float32), valid, *settings)[0]
+
+
+def topk_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: Tensor,
+    gamma: Tensor,
+    mean: str | None,
+    valid: Tensor | None,
+    offset: int,
+) -> Tensor:
+    """`zeta_bench.ops.topk_attention` by kernels; arguments as checked there."""
+    q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
+    return topk(
+        q, k, _dense(v), index.contiguous(), gamma.to(torch.float32), valid, MEANS.index(mean), offset
+    )[0]

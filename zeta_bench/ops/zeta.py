@@ -1,0 +1,80 @@
+"""ZETA's attention as one operation (arXiv 2501.14577, §3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from zeta_bench.ops import debug, library
+from zeta_bench.ops._impl import resolve
+from zeta_bench.ops.attention import check, topk_attention, unsupported
+from zeta_bench.ops.morton import MAX_BITS, settle_bits, zorder_codes
+from zeta_bench.ops.options import MEANS, Options
+from zeta_bench.ops.search import check_codes, with_local_window, zorder_search
+
+
+def zeta_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    *,
+    topk: int = 32,
+    causal: bool = True,
+    chunk: int = 1,
+    bits: int | None = None,
+    mean: str | None = None,
+    valid: Tensor | None = None,
+    local_window: int = 0,
+    offset: int = 0,
+    deterministic: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """ZETA's attention as one operation: Morton codes, Z-order search, Cauchy weights (ZETA, §3).
+
+    Args:
+        q: [B, H, N, d], in [−1, 1].
+        k: [B, H, S, d], in [−1, 1].
+        v: [B, Hv, S, dv].
+        gamma: [H].
+        topk: keys a query.
+        causal: as in `zorder_search`, like chunk, valid and offset.
+        chunk: as in `zorder_search`.
+        bits: as in `morton_encode`; where bits · d > 63 the reference ranks cells lexicographically.
+        mean: as in `topk_attention`.
+        valid: bool [B, S], True = a real key.
+        local_window: so many keys around, or if causal the newest up to, the query's own position besides, chunk or
+            not, in the same normalisation; a key that the search finds too counts once. 0 = none.
+        offset: position of query 0.
+        deterministic: gradients bit-identical from run to run: the kernels then add them up in fixed point, which
+            takes 64 bits a number and some more time. The reference is so on a CPU; on a GPU it raises.
+        impl: "auto", "reference" or "triton". The kernels take d ≤ 8, dv ≤ 256, bits · d ≤ 63, not float64.
+
+    Returns:
+        [B, H, N, dv] in v's dtype. Differentiable once in q, k, v and γ; the search itself has no gradient.
+
+    Raises:
+        ValueError: naming the argument and its shape or value.
+    """
+    check(q, k, v, gamma, mean, valid)
+    check_codes(q[..., 0], k[..., 0], topk, chunk, valid)
+    if local_window < 0:
+        raise ValueError(f"local_window must be at least 0; got {local_window}.")
+    width = settle_bits(q.shape[-1], bits)
+    debug.check_coordinates(q, k)
+    if resolve(impl, q.device, unsupported_fused(q, k, v, width)) == "triton":
+        options = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, offset, deterministic)
+        return library.zeta_attention(q, k, v, gamma, valid, options)
+    if deterministic and q.is_cuda:
+        raise ValueError("the reference adds up gradients in any order on a GPU; deterministic=True needs the kernels.")
+    q_codes, k_codes = zorder_codes(q, k, bits=bits)
+    how = {"causal": causal, "valid": valid, "offset": offset}
+    index = zorder_search(q_codes, k_codes, k=topk, chunk=chunk, impl="reference", **how)
+    index = with_local_window(index, k.shape[2], local_window, **how)
+    return topk_attention(q, k, v, index, gamma, mean=mean, valid=valid, offset=offset, impl="reference")
+
+
+def unsupported_fused(q: Tensor, k: Tensor, v: Tensor, bits: int) -> str:
+    """Why the kernels cannot do this, or ""."""
+    if bits * q.shape[-1] > MAX_BITS:
+        return f"bits={bits} in d={q.shape[-1]} coordinates make codes of more than {MAX_BITS} bits"
+    return unsupported(q, k, v)

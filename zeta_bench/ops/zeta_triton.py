@@ -1,0 +1,258 @@
+"""ZETA's attention by kernels: encode, sort, lists, intervals, plan, tiles; and its gradient.
+
+Nothing here waits for the device, and nothing of size [N, k] is written but the few entries of tiles whose windows are
+spread (`zeta_bench.ops.tiles_triton`). Registered as an operator by `zeta_bench.ops.library`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from zeta_bench.ops import attend_triton, lists_triton, means_triton, search_triton, tiles_triton
+from zeta_bench.ops._tuning import tiles
+from zeta_bench.ops.geometry import ROOM, Geometry
+from zeta_bench.ops.options import Options
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the tile kernels read besides the tensors.
+
+    Attributes:
+        order: int32 [R, N], the query at each place of the (list, code) order.
+        positions: int32 [R, entries], the keys of the lists.
+        spans: int32 [2, R, N], first and last address + 1 of each place's window.
+        reads: int32 [2, R, tiles], first address (or −1) and number of entries a tile reads.
+        picked: int32 [R, tiles, …], those entries where the first is −1.
+    """
+
+    order: Tensor
+    positions: Tensor
+    spans: Tensor
+    reads: Tensor
+    picked: Tensor
+
+
+@dataclass(frozen=True)
+class Near:
+    """The local windows [B, N], int32: `start` and `end` among valid keys, `low` and `high` as positions.
+
+    `real`: positions of the valid keys, int32 [B, S], or None where all are.
+    """
+
+    start: Tensor
+    end: Tensor
+    low: Tensor
+    high: Tensor
+    real: Tensor | None
+
+
+def geometry(q: Tensor, k: Tensor, o: Options) -> Geometry:
+    """Sizes of the index for q [B, H, N, d] and k [B, H, S, d]."""
+    return Geometry(q.shape[2], k.shape[2], o.offset, o.chunk, o.causal)
+
+
+def index(q: Tensor, k: Tensor, valid: Tensor | None, o: Options, queries: int) -> Index:
+    """The index of fp32 q [B, H, N, d] and k [B, H, S, d], both dense, in tiles of `queries`."""
+    g = geometry(q, k, o)
+    encoded = lists_triton.encode(q, k, g, o.bits)
+    return search(encoded, lists_triton.sort(encoded), valid, o, g, q.shape[1], queries)
+
+
+def search(
+    encoded: lists_triton.Encoded,
+    ordered: tuple[Tensor, Tensor, Tensor],
+    valid: Tensor | None,
+    o: Options,
+    g: Geometry,
+    H: int,
+    queries: int,
+) -> Index:
+    """Lists, intervals and plan of codes that `lists_triton.sort` has ordered."""
+    codes, positions, order = ordered
+    built = lists_triton.build(codes, positions, valid, g, H)
+    spans, places = search_triton.intervals(encoded.queries, order, built, g, o.topk)
+    reads, picked = tiles_triton.plan(places, built, spans, g, queries)
+    return Index(places, built.positions, spans, reads, picked)
+
+
+def counted(valid: Tensor | None, B: int, S: int, device: torch.device) -> Tensor:
+    """How many valid keys there are up to each, int32 [B, S]."""
+    if valid is None:
+        return torch.arange(1, S + 1, dtype=torch.int32, device=device).repeat(B, 1)
+    return valid.cumsum(-1, dtype=torch.int32)
+
+
+@triton.jit
+def _windows(
+    COUNTED, REAL, START, END, LOW, HIGH, N, S, offset, window, CAUSAL: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """The `window` keys around, or (CAUSAL) up to, each query's own position, among the valid ones."""
+    batch = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    p = tl.minimum(i + offset, S - 1)
+    r = tl.load(COUNTED + batch * S + p, mask=(i < N) & (p >= 0), other=0)
+    total = r
+    if not CAUSAL:
+        total = tl.load(COUNTED + batch * S + S - 1) + r * 0
+    start = tl.minimum(tl.maximum(r - window // 2, 0), tl.maximum(total - window, 0))
+    end = tl.minimum(start + window, total)
+    low, high = start, end
+    if REAL is not None:
+        some = (i < N) & (end > start)
+        low = tl.load(REAL + batch * S + start, mask=some, other=0)
+        high = tl.load(REAL + batch * S + end - 1, mask=some, other=-1) + 1
+    tl.store(START + batch * N + i, start, mask=i < N)
+    tl.store(END + batch * N + i, end, mask=i < N)
+    tl.store(LOW + batch * N + i, low, mask=i < N)
+    tl.store(HIGH + batch * N + i, high, mask=i < N)
+
+
+def near(count: Tensor, valid: Tensor | None, N: int, o: Options) -> Near:
+    """The local windows of N queries over keys counted in `count` [B, S]."""
+    B, S = count.shape
+    real = None if valid is None else (~valid).to(torch.uint8).sort(dim=-1, stable=True).indices.to(torch.int32)
+    start, end, low, high = torch.empty(4, B, N, dtype=torch.int32, device=count.device)
+    _windows[(triton.cdiv(N, 256), B)](
+        count, real, start, end, low, high, N, S, o.offset, o.local_window, o.causal, 256
+    )
+    return Near(start, end, low, high, real)
+
+
+def _precision(v: Tensor) -> str:
+    return "ieee" if v.dtype == torch.float32 else "tf32"
+
+
+def _padded(width: int) -> int:
+    return max(16, triton.next_power_of_2(width))
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, ix: Index, o: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attention over an index.
+
+    Args:
+        q: fp32 [B, H, N, d], dense.
+        k: fp32 [B, H, S, d], dense.
+        v: [B, Hv, S, dv], last dimension dense.
+        gamma: fp32 [H].
+        valid: bool [B, S] or None.
+        ix: of `index`.
+        o: options.
+
+    Returns:
+        Output [B, H, N, dv] in v's dtype, sum of weights fp32 [B, H, N], and the mean tokens' keys and values
+        ([B, H, S or 1, d], [B, Hv, S or 1, dv]; empty without a mean token).
+    """
+    B, H, N, D = q.shape
+    S, W = v.shape[2:]
+    shape = tiles(W)
+    count = counted(valid, B, S, q.device) if o.mean or o.local_window else q
+    mean_k = means_triton.means(k, valid, count, o.mean) if o.mean else q.new_empty(0)
+    mean_v = means_triton.means(v, valid, count, o.mean) if o.mean else v.new_empty(0)
+    out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
+    den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
+    n = near(count, valid, N, o) if o.local_window else None
+    total = torch.empty(B, H, N, W, dtype=torch.float32, device=q.device) if n else den
+    sizes = (N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3])
+    tail = (shape.queries, shape.forward.step, ROOM, _precision(v))
+    grid = (triton.cdiv(N, shape.queries), B * H)
+    launch = {"num_warps": shape.forward.warps, "num_stages": shape.forward.stages}
+    if n:
+        real = n.start if n.real is None else n.real
+        attend_triton.tile_forward[grid](
+            q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, total,
+            den, out, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
+        )  # fmt: skip
+    low, high = (n.low, n.high) if n else (ix.order, ix.order)
+    attend_triton.tile_forward[grid](
+        q, k, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+        high, mean_k, mean_v, count, total, den, out, *sizes, D, W, _padded(W), o.causal, False, True, n is not None,
+        o.mean, *tail, **launch,
+    )  # fmt: skip
+    return out, den, mean_k, mean_v
+
+
+def _scales(do: Tensor, v: Tensor, gamma: Tensor, H: int) -> Tensor:
+    """Factors that bring dV and dK into an int64 without overflow, fp32 [2].
+
+    Of one query |Σ_j w_ij dO| ≤ ‖dO‖, and |∂/∂k_j| ≤ 2 ‖dO‖ ‖v‖ / γ, because x / (x² + γ²) ≤ 1 / (2γ); N queries of the
+    heads that share a value head add up. A bit stays free for rounding.
+    """
+    norm_do = torch.linalg.vector_norm(do, dim=-1, dtype=torch.float32).amax()
+    norm_v = torch.linalg.vector_norm(v, dim=-1, dtype=torch.float32).amax()
+    least = gamma.amin().clamp(min=attend_triton.GAMMA_FLOOR.value)
+    queries = do.shape[2]
+    bounds = torch.stack((norm_do * (queries * H / v.shape[1]), 2 * norm_do * norm_v * queries / least))
+    return 2.0**61 / bounds.clamp(min=1e-12)
+
+
+def backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    valid: Tensor | None,
+    out: Tensor,
+    den: Tensor,
+    mean_k: Tensor,
+    mean_v: Tensor,
+    ix: Index,
+    o: Options,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k (fp32), v (its dtype) and gamma (fp32) for do [B, H, N, dv], last dimension dense.
+
+    The other arguments are those of `forward` and what it returned.
+    """
+    B, H, N, D = q.shape
+    S, W = v.shape[2:]
+    shape = tiles(W)
+    device, fixed = q.device, o.deterministic
+    count = counted(valid, B, S, device) if o.mean or o.local_window else q
+    n = near(count, valid, N, o) if o.local_window else None
+    dq = torch.empty_like(q)
+    dg = torch.empty(B, H, N, dtype=torch.float32, device=device)
+    kind = torch.int64 if fixed else torch.float32
+    dk = torch.zeros(k.shape, dtype=kind, device=device)
+    dv = torch.zeros(B, v.shape[1], S, W, dtype=kind, device=device)
+    scales = _scales(do, v, gamma, H) if fixed else None
+    mean_dk = torch.empty(B, H, N, D, dtype=torch.float32, device=device) if o.mean else dq
+    mean_weight = torch.empty(B, H, N, dtype=torch.float32, device=device) if o.mean else dg
+    grads = (dq, dk, dv, dg, mean_dk, mean_weight, scales)
+    sizes = (
+        N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3], *do.stride()[:3],
+    )  # fmt: skip
+    tail = (fixed, shape.queries, shape.backward.step, ROOM, _precision(v))
+    grid = (triton.cdiv(N, shape.queries), B * H)
+    launch = {"num_warps": shape.backward.warps, "num_stages": shape.backward.stages}
+    if n:
+        real = n.start if n.real is None else n.real
+        attend_triton.tile_backward[grid](
+            q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, den,
+            out, do, *grads, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
+        )  # fmt: skip
+    low, high = (n.low, n.high) if n else (ix.order, ix.order)
+    attend_triton.tile_backward[grid](
+        q, k, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+        high, mean_k, mean_v, count, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, False, True,
+        n is not None, o.mean, *tail, **launch,
+    )  # fmt: skip
+    if o.mean or fixed or dv.dtype != v.dtype:
+        scale = None if scales is None else scales[:1]
+        dv = means_triton.finish(dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
+    if o.mean or fixed:
+        scale = None if scales is None else scales[1:]
+        dk = means_triton.finish(dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
+    return dq, dk, dv, gamma_gradient(dg, gamma)
+
+
+def gamma_gradient(dg: Tensor, gamma: Tensor) -> Tensor:
+    """Σ over queries of ∂/∂(γ²) times 2γ, where `dg` holds the factor 2; none below the floor."""
+    return dg.sum((0, 2)) * gamma * (gamma >= attend_triton.GAMMA_FLOOR.value)
