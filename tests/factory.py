@@ -94,3 +94,64 @@ def _metrics(metric: str, value: float | None, valid: float | None) -> dict[str,
         "valid": {metric: valid, "loss": 1.0},
         "test": {metric: value, f"{metric}_stderr_items": 0.0025, "loss": 1.0},
     }
+
+
+def make_bench(
+    variant: str = "zeta",
+    length: int = 1024,
+    ms: float | None = 1.0,
+    *,
+    task: str = "speed",
+    status: str = "ok",
+    modes: tuple[str, ...] = ("both",),
+    graph: bool = True,
+    captured: bool = True,
+    stages: dict[str, float] | None = None,
+    noisy: bool = False,
+    **fields: Any,
+) -> Record:
+    """A bench's record as `zeta_bench.efficiency` would write it.
+
+    Args:
+        variant: the contender.
+        length: of the sequence.
+        ms: milliseconds (bytes for memory) in every mode; None where there is no figure.
+        task: "speed" or "memory".
+        status: of every mode.
+        modes: that were measured.
+        graph: asked for.
+        captured: whether it could be had.
+        stages: milliseconds by stage.
+        noisy: what the A/A check found.
+        fields: any other field of the record.
+    """
+
+    def figures(value: float) -> dict[str, float | None]:
+        return (
+            {"ms": value, "ms_p20": 0.99 * value, "ms_p80": 1.01 * value} if task == "speed" else {"peak_bytes": value}
+        )
+
+    told = {"status": status, "reason": "" if status == "ok" else f"synthetic {status}", "repeats": 50}
+    payload: dict[str, Any] = {
+        "modes": {mode: {**told, "graph": captured, "note": ""} for mode in modes},
+        "workload": {"level": "op", "method": 1, "batch": 1, "heads": 8, "causal": True, "dtype": "bf16", "k": 32},
+        "agreement": {"of": "sdpa-flash at 1k, both", "first": 1.0, "second": 1.1, "difference": 0.1, "noisy": noisy},
+        "caches": "cold L2",
+    }
+    if stages:
+        payload["breakdown"] = {
+            name: {**figures(value), "repeats": 50, "graph": True} for name, value in stages.items()
+        }
+    content: dict[str, Any] = {
+        "kind": "bench",
+        "task": task,
+        "protocol": "bench-op-causal-bf16@0badcafe",
+        "point": {"length": length, "graph": graph},
+        "metric": "",
+        "metrics": {} if ms is None else {mode: figures(ms) for mode in modes},
+        "curve": [],
+        "chance": None,
+        "payload": payload,
+        **fields,
+    }
+    return make_record(variant, status=status, **content)

@@ -185,7 +185,7 @@ def test_codes_wider_than_an_integer():
         {"k": 2, "chunk": 0},
         {"k": 2, "valid": torch.ones(1, 4)},
         {"k": 2, "valid": torch.ones(2, 4, dtype=torch.bool)},
-        {"k": 2, "impl": "triton"},
+        {"k": 2, "impl": "cuda"},
     ],
 )
 def test_search_refuses(arguments):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zeta_bench import __version__
+from zeta_bench.cli_bench import bench
 from zeta_bench.console import (
     STOPPED,
     ctrl_c,
@@ -210,6 +211,9 @@ def audit(
     print_audits(done)
     if any(record.status == "failed" for record in done):
         raise typer.Exit(1)
+
+
+app.command()(bench)
 
 
 @app.command()

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ from zeta_bench.registry import label
 if TYPE_CHECKING:
     from zeta_bench.records import Record
     from zeta_bench.report import Report
+    from zeta_bench.report.benches import BenchSet
+    from zeta_bench.report.selection import Comparison
 
 COLUMN = 12
 """Characters below which no column of a table is squeezed."""
@@ -69,7 +70,7 @@ def explain(error: Exception) -> int:
     if context is not None and error.format_message() == context.get_help():  # no command at all
         out(context.get_help())
         return 2
-    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     program = context.command_path if context is not None else "zeta-bench"
     err(f"{message}{' ' if message.endswith('?') else '; '}'{program} --help' shows what there is.")
     return 2
@@ -228,7 +229,7 @@ def print_report(report: Report, only: Collection[tuple[str, str]] | None = None
 
     Args:
         report: as it was read or written.
-        only: (task, protocol id) of the comparisons to print; None = all.
+        only: (task, protocol id) of the comparisons and benches to print; None = all.
     """
     from zeta_bench.report import terminal_tables
 
@@ -237,12 +238,13 @@ def print_report(report: Report, only: Collection[tuple[str, str]] | None = None
     if report.nothing:
         out(report.nothing)
     stems = []
-    for comparison, table in zip(report.comparisons, report.tables, strict=True):
-        if only is None or (comparison.task, comparison.protocol) in only:
-            safe = table.name == comparison.name  # a name that had to be changed ends in a digest
+    of: list[Comparison | BenchSet] = [*report.comparisons, *report.benches]
+    grids = terminal_tables(report)
+    for source, table, grid in zip(of, (*report.tables, *report.bench_tables), grids, strict=True):
+        if only is None or (source.task, source.protocol) in only:
+            safe = table.name == source.name  # a name that had to be changed ends in a digest
             stems.append(f"{table.name if safe else table.name.rpartition('-')[0]}-")
-            for grid in terminal_tables(replace(report, tables=(table,))):
-                STDOUT.print(grid, soft_wrap=False)
+            STDOUT.print(grid, soft_wrap=False)
     for path in report.written:
         if path.suffix == ".png" and path.stem.startswith(tuple(stems)):
             out(f"figure: {path}")

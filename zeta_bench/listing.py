@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zeta_bench.efficiency.workload import TASKS as BENCHES
 from zeta_bench.errors import UsageError, ZetaBenchError
 from zeta_bench.records import USER_STORE, Store
 from zeta_bench.registry import catalogue, label, tasks_of
@@ -63,9 +64,10 @@ def check_folder(records: Path) -> None:
 
 
 def check_tasks(names: Sequence[str]) -> None:
-    """Raise UsageError for a name that is neither a task nor a family of tasks."""
+    """Raise UsageError for a name that is neither a task, nor a family of tasks, nor a bench."""
     for name in names:
-        tasks_of(name)
+        if name not in BENCHES:
+            tasks_of(name)
 
 
 def _variants() -> Rows:

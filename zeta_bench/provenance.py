@@ -8,6 +8,7 @@ import inspect
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def device_name(accelerated: bool) -> str:
     return device_class(True) if accelerated else (_processor() or platform.machine() or "cpu")
 
 
-def code_digest(cls: type) -> str:
-    """First 12 hex digits of the SHA-256 of the file that defines a class; "" where there is no file."""
+def code_digest(cls: type | Callable[..., Any]) -> str:
+    """First 12 hex digits of the SHA-256 of the file that defines a class or function; "" where there is no file."""
     try:
         source = inspect.getsourcefile(cls)
         return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()[:12]

@@ -9,7 +9,16 @@ import torch
 
 IMPLS = ("auto", "reference", "triton")
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # somebody put a stand-in, or None, where the package would be
+        return False
+
+
+HAS_TRITON = _installed("triton")
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 """Triton reads the variable when it sees a kernel; so it must be set before this package is imported."""
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from zeta_bench.ops._impl import INTERPRETING
-from zeta_bench.ops.lists_triton import FAR, limit_of
+from zeta_bench.ops.lists_triton import FAR, columns, limit_of
 
 GAMMA_FLOOR = tl.constexpr(2.0**-7)
 """As in `zeta_bench.ops.attention`; a test holds the two equal."""
@@ -23,12 +23,11 @@ INTERPRETED = tl.constexpr(INTERPRETING)
 
 
 @triton.jit
-def columns(P, rows, mask, D: tl.constexpr):
-    """The D coordinates of the points P[rows], a tuple of vectors."""
-    out = ()
-    for c in tl.static_range(D):
-        out = out + (tl.load(P + rows * D + c, mask=mask, other=0.0),)
-    return out
+def reciprocal(x):
+    """1 / x of a normal x > 0, to an ulp: one instruction where a division takes ten."""
+    if INTERPRETED:
+        return 1.0 / x
+    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -66,10 +65,13 @@ def square_sum(x, D: tl.constexpr):
 
 @triton.jit
 def _entries(
-    t, stop, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL: tl.constexpr, LISTED: tl.constexpr,
-    WINDOW: tl.constexpr,
+    t, stop, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D: tl.constexpr,
+    LOCAL: tl.constexpr, LISTED: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """The keys at places t of what a tile reads, and which query may use which: bool [TILE, STEP]."""
+    """The keys at places t of what a tile reads, their coordinates, and which query may use which: bool [TILE, STEP].
+
+    K: the planes of the lists, or, LOCAL, the keys themselves.
+    """
     here = t < stop
     j = tl.where(first < 0, tl.load(PICKED + t, mask=here & (first < 0), other=0), first + t)
     p = j
@@ -80,7 +82,14 @@ def _entries(
         allowed = allowed & (p[None, :] < limit[:, None])
         if WINDOW:
             allowed = allowed & ((p[None, :] < near_low[:, None]) | (p[None, :] >= near_high[:, None]))
-    return tl.where(here & (p != FAR), p, 0), allowed  # an address inside the keys for those that nobody may use
+    p = tl.where(here & (p != FAR), p, 0)  # an address inside the keys for those that nobody may use
+    if LOCAL:
+        k = columns(K, p, here, D)
+    else:
+        k = ()
+        for c in tl.static_range(D):
+            k = k + (tl.load(K + c * entries + j, mask=here, other=0.0),)
+    return p, k, allowed
 
 
 @triton.jit
@@ -150,12 +159,13 @@ def tile_forward(
     d = tl.arange(0, WP)
     column = d < W
     V += batch * v_b + head // G * v_h
-    K += row * S * D
     if LOCAL:
         LIST += batch * S
+        K += row * S * D
     else:
         LIST += row * entries
-        PICKED += (row * tiles + tile) * (ROOM * TILE)
+        PICKED += (row * tiles + tile) * ROOM
+        K += row * D * entries
     out = (row * N + i)[:, None] * W + d[None, :]
     if WINDOW and not LOCAL:
         total = tl.load(SUM + out, mask=real[:, None] & column[None, :], other=0.0)
@@ -164,13 +174,12 @@ def tile_forward(
         total = tl.zeros([TILE, WP], tl.float32)
         den = tl.zeros([TILE], tl.float32)
     for t0 in range(0, count, STEP):
-        p, allowed = _entries(
-            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL, LISTED,
-            WINDOW,
+        p, k, allowed = _entries(
+            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D,
+            LOCAL, LISTED, WINDOW,
         )  # fmt: skip
-        k = columns(K, p, p >= 0, D)
         v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
-        weight = tl.where(allowed, 1.0 / (square_sum(_differences(q, k, D), D) + g2), 0.0)
+        weight = tl.where(allowed, reciprocal(square_sum(_differences(q, k, D), D) + g2), 0.0)
         den += tl.sum(weight, 1)
         total += product(weight.to(v.dtype), v, PRECISION)
     if LOCAL:
@@ -183,7 +192,7 @@ def tile_forward(
             x = ()
             for c in tl.static_range(D):
                 x = x + (q[c] - mean[c],)
-            weight = tl.where(there, 1.0 / (square_sum(x, D) + g2), 0.0)
+            weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
             MEAN_V += (batch * (H // G) + head // G) * means * W
             value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
             total += weight[:, None] * value.to(tl.float32)
@@ -213,7 +222,7 @@ def tile_backward(
 ):  # fmt: skip
     """Gradients of a tile, with w = weight / Σ weights and δ = dO·O: ds = −2 w² Σ (dO·v − δ) for each squared distance.
 
-    The pass over the index comes after the LOCAL one and adds to its DQ and DG. DG: ∂/∂(γ²) times 2, fp32 [R, N].
+    The pass over the index comes after the LOCAL one and adds to its DQ and DG. DG: each query's share of γ's gradient, fp32 [R, N].
     MEAN_DK: gradient of each query's mean key, fp32 [R, N, D]; MEAN_WEIGHT: its normalised weight, fp32 [R, N].
     """
     tile, tiles = tl.program_id(0), tl.num_programs(0)
@@ -233,14 +242,15 @@ def tile_backward(
     delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
     inverse = 1.0 / tl.maximum(tl.load(DEN + row * N + i, mask=real, other=1.0), TINY)
     V += batch * v_b + head // G * v_h
-    K += row * S * D
     DK += row * S * D
     DV += (batch * (H // G) + head // G) * S * W
     if LOCAL:
         LIST += batch * S
+        K += row * S * D
     else:
         LIST += row * entries
-        PICKED += (row * tiles + tile) * (ROOM * TILE)
+        PICKED += (row * tiles + tile) * ROOM
+        K += row * D * entries
     scale_v, scale_k = 1.0, 1.0
     if FIXED:
         scale_v, scale_k = tl.load(SCALES), tl.load(SCALES + 1)
@@ -249,14 +259,13 @@ def tile_backward(
     for _ in tl.static_range(D):
         dq = dq + (tl.zeros([TILE], tl.float32),)
     for t0 in range(0, count, STEP):
-        p, allowed = _entries(
-            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, LOCAL, LISTED,
-            WINDOW,
+        p, k, allowed = _entries(
+            t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D,
+            LOCAL, LISTED, WINDOW,
         )  # fmt: skip
-        k = columns(K, p, p >= 0, D)
         v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
         x = _differences(q, k, D)
-        weight = tl.where(allowed, 1.0 / (square_sum(x, D) + g2), 0.0)
+        weight = tl.where(allowed, reciprocal(square_sum(x, D) + g2), 0.0)
         share = weight * inverse[:, None]
         dp = product(do, tl.trans(v), PRECISION)
         ds = share * (dp - delta[:, None]) * weight * -2.0
@@ -277,7 +286,7 @@ def tile_backward(
         x = ()
         for c in tl.static_range(D):
             x = x + (q[c] - mean[c],)
-        weight = tl.where(there, 1.0 / (square_sum(x, D) + g2), 0.0)
+        weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
         MEAN_V += (batch * (H // G) + head // G) * means * W
         value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
         share = weight * inverse
@@ -289,6 +298,8 @@ def tile_backward(
             tl.store(MEAN_DK + (row * N + i) * D + c, -ds * x[c], mask=real)
         dq = so_far
         tl.store(MEAN_WEIGHT + row * N + i, share, mask=real)
+    gamma = tl.load(GAMMA + head).to(tl.float32)
+    dg = tl.where(gamma >= GAMMA_FLOOR, dg * gamma, 0.0)  # ∂γ²/∂γ = 2γ, and dg holds the 2
     if WINDOW and not LOCAL:
         dg += tl.load(DG + row * N + i, mask=real, other=0.0)
     tl.store(DG + row * N + i, dg, mask=real)

@@ -8,8 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from zeta_bench.ops import means_triton
-from zeta_bench.ops.attend_triton import TINY, columns, mean_place, square_sum, squared_gamma
-from zeta_bench.ops.zeta_triton import counted, gamma_gradient
+from zeta_bench.ops.attend_triton import GAMMA_FLOOR, TINY, mean_place, reciprocal, square_sum, squared_gamma
+from zeta_bench.ops.lists_triton import columns
+from zeta_bench.ops.zeta_triton import counted
 
 QUERIES = 16
 
@@ -20,7 +21,7 @@ def _weights(q, k, there, g2, D: tl.constexpr):
     x = ()
     for c in tl.static_range(D):
         x = x + (q[c] - k[c],)
-    return x, tl.where(there, 1.0 / (square_sum(x, D) + g2), 0.0)
+    return x, tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
 
 
 @triton.jit
@@ -113,7 +114,8 @@ def _gather_backward(
             tl.store(MEAN_DK + (row * N + i) * D + c, -ds * x[c], mask=real)
         dq = so_far
         tl.store(MEAN_WEIGHT + row * N + i, share, mask=real)
-    tl.store(DG + row * N + i, dg, mask=real)
+    gamma = tl.load(GAMMA + head).to(tl.float32)
+    tl.store(DG + row * N + i, tl.where(gamma >= GAMMA_FLOOR, dg * gamma, 0.0), mask=real)
     for c in tl.static_range(D):
         tl.store(DQ + (row * N + i) * D + c, dq[c], mask=real)
 
@@ -169,4 +171,4 @@ def backward(
         dv = means_triton.finish(dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)
     if mean:
         dk = means_triton.finish(dk, None, mean_dk, None, valid, count, mean, offset, torch.float32)
-    return dq, dk, dv, gamma_gradient(dg, gamma)
+    return dq, dk, dv, dg.sum((0, 2))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 FIRST = 64
 """Keys in the shortest list: below that, scanning past what is not permitted is cheaper than another list."""
 
-ROOM = 16
-"""Entries that a tile may write out, a query of the tile."""
+ROOM = 512
+"""Entries that a tile may write out."""
 
 
 @dataclass(frozen=True)

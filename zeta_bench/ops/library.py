@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from zeta_bench.ops._tuning import tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
@@ -21,8 +22,7 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-@torch.library.custom_op("zeta_bench::zeta", mutates_args=())
-def zeta(
+def _zeta(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -36,14 +36,17 @@ def zeta(
     local_window: int,
     offset: int,
     deterministic: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, sum of weights, mean keys and values, and the five tensors of `zeta_triton.Index`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, sum of weights, mean keys and values, and the tensors of `zeta_triton.Index`."""
     from zeta_bench.ops import zeta_triton
 
     options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
     index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
     found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
-    return (*found, index.order, index.positions, index.spans, index.reads, index.picked)
+    return (*found, index.order, index.positions, index.planes, index.spans, index.reads, index.picked)
+
+
+zeta = torch.library.custom_op("zeta_bench::zeta", _zeta, mutates_args=())
 
 
 @zeta.register_fake
@@ -51,7 +54,7 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, topk: int, causal: bool, chunk: int,
     bits: int, mean: int, local_window: int, offset: int, deterministic: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    B, H, N, _ = q.shape
+    B, H, N, D = q.shape
     R, queries = B * H, tiles(v.shape[-1]).queries
     entries = Geometry(int(N), int(k.shape[2]), offset, chunk, causal).entries
     cells = -(-N // queries)
@@ -60,9 +63,10 @@ def _(
         *_fake_attention(q, k, v, mean),
         torch.empty(R, N, **ints),
         torch.empty(R, entries, **ints),
+        q.new_empty(R, D, entries),
         torch.empty(2, R, N, **ints),
         torch.empty(2, R, cells, **ints),
-        torch.empty(R, cells, ROOM * queries, **ints),
+        torch.empty(R, cells, ROOM, **ints),
     )
 
 
@@ -78,8 +82,7 @@ def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mean: int) -> tuple[Tensor,
     )
 
 
-@torch.library.custom_op("zeta_bench::zeta_backward", mutates_args=())
-def zeta_backward(
+def _zeta_backward(
     do: Tensor,
     q: Tensor,
     k: Tensor,
@@ -106,37 +109,46 @@ def zeta_backward(
     return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
 
 
+zeta_backward = torch.library.custom_op("zeta_bench::zeta_backward", _zeta_backward, mutates_args=())
+
+
 @zeta_backward.register_fake
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(q), torch.empty_like(k), v.new_empty(v.shape), torch.empty_like(gamma)
 
 
-def _zeta_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, gamma, valid, *ctx.options = inputs
-    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, gamma, valid, *output)
 
 
-def _zeta_gradient(ctx: Any, do: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _zeta_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    _keep(ctx, inputs, output)
+
+
+def _zeta_gradient(ctx: Any, do: Tensor | None, *_: Any, run: Any = zeta_backward) -> tuple[Tensor | None, ...]:
     q, k, v, gamma, valid, *kept = ctx.saved_tensors
     blanks = (None,) * (1 + len(ctx.options))
     if do is None:
         return (None, None, None, None, *blanks)
-    return (*zeta_backward(do, q, k, v, gamma, valid, kept[:4], kept[4:], *ctx.options), *blanks)
+    return (*run(do, q, k, v, gamma, valid, kept[:4], kept[4:], *ctx.options), *blanks)
 
 
 zeta.register_autograd(_zeta_gradient, setup_context=_zeta_context)
 
 
-@torch.library.custom_op("zeta_bench::topk", mutates_args=())
-def topk(
+def _topk(
     q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, sum of weights, mean keys and values."""
     from zeta_bench.ops import gather_triton
 
     return gather_triton.forward(q, k, v, index, gamma, valid, mean, offset)
+
+
+topk = torch.library.custom_op("zeta_bench::topk", _topk, mutates_args=())
 
 
 @topk.register_fake
@@ -146,8 +158,7 @@ def _(
     return _fake_attention(q, k, v, mean)
 
 
-@torch.library.custom_op("zeta_bench::topk_backward", mutates_args=())
-def topk_backward(
+def _topk_backward(
     do: Tensor,
     q: Tensor,
     k: Tensor,
@@ -163,6 +174,9 @@ def topk_backward(
     from zeta_bench.ops import gather_triton
 
     return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, *found, mean, offset)
+
+
+topk_backward = torch.library.custom_op("zeta_bench::topk_backward", _topk_backward, mutates_args=())
 
 
 @topk_backward.register_fake
@@ -188,6 +202,26 @@ def _topk_gradient(ctx: Any, do: Tensor | None, *_: Any) -> tuple[Tensor | None,
 topk.register_autograd(_topk_gradient, setup_context=_topk_context)
 
 
+class _Zeta(torch.autograd.Function):
+    """`zeta` without the dispatcher, which costs more time than the kernels take on short sequences."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = _zeta(*inputs)
+        _keep(ctx, inputs, output)
+        return output[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
+        return _zeta_gradient(ctx, do, run=_zeta_backward)
+
+
+def _eager(*tensors: Tensor) -> bool:
+    """Whether these are plain tensors and nobody traces: torch.compile and fakes need the operator."""
+    return not torch.compiler.is_compiling() and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
 def zeta_attention(
     q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options
 ) -> Tensor:
@@ -195,7 +229,8 @@ def zeta_attention(
     o = options
     q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
     settings = (o.topk, o.causal, o.chunk, o.bits, o.mean, o.local_window, o.offset, o.deterministic)
-    return zeta(q, k, _dense(v), gamma.to(torch.float32), valid, *settings)[0]
+    inputs = (q, k, _dense(v), gamma.to(torch.float32), valid, *settings)
+    return _Zeta.apply(*inputs) if _eager(q, k, v, gamma) else zeta(*inputs)[0]
 
 
 def topk_attention(

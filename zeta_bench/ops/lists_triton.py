@@ -50,6 +50,15 @@ def level_of(limit, first, levels):
 
 
 @triton.jit
+def columns(P, rows, mask, D: tl.constexpr):
+    """The D coordinates of the points P[rows], a tuple of vectors."""
+    out = ()
+    for c in tl.static_range(D):
+        out = out + (tl.load(P + rows * D + c, mask=mask, other=0.0),)
+    return out
+
+
+@triton.jit
 def _encode(
     Q, K, KEYS, QUERIES, CODES, N, S, offset, chunk, first, levels, scale,
     D: tl.constexpr, BITS: tl.constexpr, WIDE: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
@@ -88,15 +97,19 @@ def _count(ORDER, VALID, COUNTS, S, H, first, levels, HAS_VALID: tl.constexpr, B
 
 @triton.jit
 def _write(
-    SORTED, ORDER, VALID, COUNTS, LIST_CODES, LIST, S, H, first, levels, entries,
-    HAS_VALID: tl.constexpr, BLOCK: tl.constexpr, SCAN: tl.constexpr,
+    SORTED, ORDER, VALID, COUNTS, LIST_CODES, LIST, K, PLANES, S, H, first, levels, entries,
+    D: tl.constexpr, HAS_VALID: tl.constexpr, BLOCK: tl.constexpr, SCAN: tl.constexpr,
 ):  # fmt: skip
-    """Write each key into every list that holds it, behind those that come before it in code order."""
+    """Write each key into every list that holds it, behind those that come before it in code order.
+
+    Its D coordinates go along, each into a plane of its own, so that a tile reads them in a row. D = 0: none.
+    """
     block, blocks = tl.program_id(0), tl.num_programs(0)
     row = tl.program_id(1).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
     p = _position(ORDER, VALID, row, at, S, H, HAS_VALID)
     code = tl.load(SORTED + row * S + at, mask=at < S, other=0)
+    point = columns(K + row * S * D, p, p != FAR, D)
     for level in range(levels):
         before = tl.zeros([SCAN], tl.int32)
         for b in range(0, block, SCAN):
@@ -106,6 +119,8 @@ def _write(
         place = first * ((1 << level) - 1) + tl.sum(before, 0) + tl.cumsum(belongs.to(tl.int32), 0) - 1
         tl.store(LIST_CODES + row * entries + place, code, mask=belongs)
         tl.store(LIST + row * entries + place, p, mask=belongs)
+        for c in tl.static_range(D):
+            tl.store(PLANES + (row * D + c) * entries + place, point[c], mask=belongs)
 
 
 @triton.jit
@@ -127,12 +142,14 @@ class Lists:
     Attributes:
         codes: [R, entries] codes in list order.
         positions: int32 [R, entries].
+        planes: fp32 [R, d, entries], the keys' coordinates.
         nearest: int32 [R, ⌈entries / 1024⌉ · 32], the smallest position of each 32 entries.
         further: int32 [R, ⌈entries / 1024⌉], the same of each 1024.
     """
 
     codes: Tensor
     positions: Tensor
+    planes: Tensor
     nearest: Tensor
     further: Tensor
 
@@ -188,12 +205,13 @@ def sort(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
     return values, order, encoded.sort_keys.sort(dim=-1, stable=True).indices
 
 
-def build(codes: Tensor, order: Tensor, valid: Tensor | None, g: Geometry, H: int) -> Lists:
+def build(codes: Tensor, order: Tensor, k: Tensor | None, valid: Tensor | None, g: Geometry, H: int) -> Lists:
     """The lists of sorted codes [R, S] with the positions they come from.
 
     Args:
         codes: [R, S], ascending in each row.
         order: int64 [R, S].
+        k: the keys' coordinates, fp32 [B, H, S, d], dense; None = leave them out.
         valid: bool [B, S] or None.
         g: sizes.
         H: heads; row r belongs to sequence r // H.
@@ -203,16 +221,21 @@ def build(codes: Tensor, order: Tensor, valid: Tensor | None, g: Geometry, H: in
     counts = torch.empty(R, g.levels, blocks, dtype=torch.int32, device=device)
     list_codes = torch.empty(R, g.entries, dtype=codes.dtype, device=device)
     positions = torch.empty(R, g.entries, dtype=torch.int32, device=device)
+    d = 0 if k is None else k.shape[-1]
+    planes = torch.empty(R, d, g.entries, dtype=torch.float32, device=device)
     if valid is not None:  # padding leaves places free at the end of each list
         list_codes.fill_(torch.iinfo(codes.dtype).max)
         positions.fill_(FAR.value)
+        planes.zero_()
     has = valid is not None
     mask = valid if has else order
-    _count[(blocks, R)](order, mask, counts, g.S, H, g.first, g.levels, has, BLOCK)
+    if blocks > 1:  # the first block of a row has none before it
+        _count[(blocks, R)](order, mask, counts, g.S, H, g.first, g.levels, has, BLOCK)
     _write[(blocks, R)](
-        codes, order, mask, counts, list_codes, positions, g.S, H, g.first, g.levels, g.entries, has, BLOCK, 256
-    )
+        codes, order, mask, counts, list_codes, positions, order if k is None else k, planes, g.S, H, g.first, g.levels, g.entries, d, has,
+        BLOCK, 256,
+    )  # fmt: skip
     nearest = torch.empty(R, tops * SMALL.value, dtype=torch.int32, device=device)
     further = torch.empty(R, tops, dtype=torch.int32, device=device)
     _summarise[(tops, R)](positions, nearest, further, g.entries, LARGE.value)
-    return Lists(list_codes, positions, nearest, further)
+    return Lists(list_codes, positions, planes, nearest, further)

@@ -91,7 +91,8 @@ def quantise(x: Tensor, *, bits: int | None = None, low: float = -1.0, high: flo
     _check(x, low, high)
     width = settle_bits(x.shape[-1], bits)
     position = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    scaled = ((position - low) / (high - low) * 2.0**width).nan_to_num(nan=0.0)
+    span = position.new_full((), high - low)  # a tensor: by a number a GPU divides with the reciprocal, a cell off
+    scaled = ((position - low) / span * 2.0**width).nan_to_num(nan=0.0)
     above, below = scaled >= 2.0**width, scaled < 0  # decided before the cast: floats beyond int64 have no integer
     cell = scaled.masked_fill(above | below, 0.0).floor().to(torch.int64)
     return cell.masked_fill(above, 2**width - 1)

@@ -16,6 +16,9 @@ from zeta_bench.ops import lists_triton as lists
 from zeta_bench.ops.geometry import Geometry
 from zeta_bench.ops.lists_triton import FAR, LARGE, SMALL, level_of, limit_of
 
+INTERVALS = (8, 32, 1)
+"""Queries a program, entries scanned at once, warps."""
+
 
 @triton.jit
 def _jump(SUMMARY, address, dry, limit, n, STEP: tl.constexpr, DIRECTION: tl.constexpr):
@@ -144,7 +147,7 @@ def intervals(codes: Tensor, order: Tensor | None, built: lists.Lists, g: Geomet
     R, device = len(codes), codes.device
     spans = torch.empty(2, R, g.N, dtype=torch.int32, device=device)
     places = torch.empty(0 if order is None else R, g.N, dtype=torch.int32, device=device)
-    queries, step, warps = (32, 8, 1)
+    queries, step, warps = INTERVALS
     _intervals[(triton.cdiv(g.N, queries), R)](
         codes, order, built.codes, built.positions, built.nearest, built.further, spans[0], spans[1], places, g.N, g.S,
         g.offset, g.chunk, g.first, g.levels, g.entries, built.further.shape[1], g.S.bit_length(), topk, g.causal,
@@ -163,7 +166,7 @@ def zorder_search(
         return torch.full((B, H, N, k), -1, dtype=torch.int32, device=q_codes.device)
     kind = torch.promote_types(q_codes.dtype, k_codes.dtype)
     codes, order = k_codes.flatten(0, 1).to(kind).sort(dim=-1, stable=True)
-    built = lists.build(codes, order, valid, g, H)
+    built = lists.build(codes, order, None, valid, g, H)
     spans, _ = intervals(q_codes.flatten(0, 1).to(kind).contiguous(), None, built, g, k)
     index = torch.empty(B, H, N, k, dtype=torch.int32, device=q_codes.device)
     _emit[(N, B * H)](

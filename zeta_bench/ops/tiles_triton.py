@@ -41,7 +41,7 @@ def _plan(
         limit = tl.where(some, limit_of(i, S, offset, chunk, CAUSAL), 0)
         newest = tl.max(limit, 0)
         picked = 0
-        out = PICKED + (row * tiles + tile) * (ROOM * TILE)
+        out = PICKED + (row * tiles + tile) * ROOM
         for top in range(low // LARGE, (high + LARGE - 1) // LARGE):
             if tl.load(FURTHER + row * tops + top) < newest:
                 near = tl.load(NEAREST + (row * tops + top) * SMALL + tl.arange(0, SMALL))
@@ -50,15 +50,15 @@ def _plan(
                 ):
                     here = (top * LARGE // SMALL + tl.arange(0, SMALL)) * SMALL
                     least = tl.min(tl.where((here >= j) & (here < j + STEP), near, FAR), 0)
-                    if least < newest:
+                    if tl.max(((start < j + STEP) & (end > j) & (limit > least)).to(tl.int32), 0) > 0:
                         a = j + tl.arange(0, STEP)
                         p = tl.load(LIST + row * entries + a, mask=a < high, other=FAR)
                         wanted = (a[None, :] >= start[:, None]) & (a[None, :] < end[:, None])
                         wanted = tl.max((wanted & (p[None, :] < limit[:, None])).to(tl.int32), 0)
                         place = picked + tl.cumsum(wanted, 0) - 1
-                        tl.store(out + place, a, mask=(wanted > 0) & (place < ROOM * TILE))
+                        tl.store(out + place, a, mask=(wanted > 0) & (place < ROOM))
                         picked += tl.sum(wanted, 0)
-        if picked <= ROOM * TILE:
+        if picked <= ROOM:
             first = -1
             count = picked
     tl.store(FROM + row * tiles + tile, first)
@@ -76,12 +76,12 @@ def plan(order: Tensor, built: Lists, spans: Tensor, g: Geometry, tile: int) -> 
         tile: queries a tile.
 
     Returns:
-        int32 [2, R, tiles]: first address, or −1, and number of entries; int32 [R, tiles, 16 · tile]: the entries
+        int32 [2, R, tiles]: first address, or −1, and number of entries; int32 [R, tiles, ROOM]: the entries
         written out where the first is −1.
     """
     R, tiles = len(order), triton.cdiv(g.N, tile)
     reads = torch.empty(2, R, tiles, dtype=torch.int32, device=order.device)
-    picked = torch.empty(R, tiles, ROOM * tile, dtype=torch.int32, device=order.device)
+    picked = torch.empty(R, tiles, ROOM, dtype=torch.int32, device=order.device)
     _plan[(tiles, R)](
         order, built.positions, built.nearest, built.further, spans[0], spans[1], reads[0], reads[1], picked, g.N, g.S,
         g.offset, g.chunk, g.entries, built.further.shape[1], g.causal, tile, SHORT, ROOM, 64, num_warps=1,

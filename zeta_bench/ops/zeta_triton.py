@@ -26,6 +26,7 @@ class Index:
     Attributes:
         order: int32 [R, N], the query at each place of the (list, code) order.
         positions: int32 [R, entries], the keys of the lists.
+        planes: fp32 [R, d, entries], their coordinates.
         spans: int32 [2, R, N], first and last address + 1 of each place's window.
         reads: int32 [2, R, tiles], first address (or −1) and number of entries a tile reads.
         picked: int32 [R, tiles, …], those entries where the first is −1.
@@ -33,6 +34,7 @@ class Index:
 
     order: Tensor
     positions: Tensor
+    planes: Tensor
     spans: Tensor
     reads: Tensor
     picked: Tensor
@@ -61,24 +63,24 @@ def index(q: Tensor, k: Tensor, valid: Tensor | None, o: Options, queries: int) 
     """The index of fp32 q [B, H, N, d] and k [B, H, S, d], both dense, in tiles of `queries`."""
     g = geometry(q, k, o)
     encoded = lists_triton.encode(q, k, g, o.bits)
-    return search(encoded, lists_triton.sort(encoded), valid, o, g, q.shape[1], queries)
+    return search(encoded, lists_triton.sort(encoded), k, valid, o, g, queries)
 
 
 def search(
     encoded: lists_triton.Encoded,
     ordered: tuple[Tensor, Tensor, Tensor],
+    k: Tensor,
     valid: Tensor | None,
     o: Options,
     g: Geometry,
-    H: int,
     queries: int,
 ) -> Index:
     """Lists, intervals and plan of codes that `lists_triton.sort` has ordered."""
     codes, positions, order = ordered
-    built = lists_triton.build(codes, positions, valid, g, H)
+    built = lists_triton.build(codes, positions, k, valid, g, k.shape[1])
     spans, places = search_triton.intervals(encoded.queries, order, built, g, o.topk)
     reads, picked = tiles_triton.plan(places, built, spans, g, queries)
-    return Index(places, built.positions, spans, reads, picked)
+    return Index(places, built.positions, built.planes, spans, reads, picked)
 
 
 def counted(valid: Tensor | None, B: int, S: int, device: torch.device) -> Tensor:
@@ -172,11 +174,21 @@ def forward(
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     attend_triton.tile_forward[grid](
-        q, k, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+        q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
         high, mean_k, mean_v, count, total, den, out, *sizes, D, W, _padded(W), o.causal, False, True, n is not None,
         o.mean, *tail, **launch,
     )  # fmt: skip
     return out, den, mean_k, mean_v
+
+
+def _zeros(
+    k: torch.Size, v: torch.Size, kind: torch.dtype, device: torch.device, *, together: bool
+) -> tuple[Tensor, Tensor]:
+    """Zeros of two shapes, by one launch where they may lie `together`: an operator's results may not."""
+    if not together:
+        return torch.zeros(k, dtype=kind, device=device), torch.zeros(v, dtype=kind, device=device)
+    both = torch.zeros(k.numel() + v.numel(), dtype=kind, device=device)
+    return both[: k.numel()].view(k), both[k.numel() :].view(v)
 
 
 def _scales(do: Tensor, v: Tensor, gamma: Tensor, H: int) -> Tensor:
@@ -220,8 +232,8 @@ def backward(
     dq = torch.empty_like(q)
     dg = torch.empty(B, H, N, dtype=torch.float32, device=device)
     kind = torch.int64 if fixed else torch.float32
-    dk = torch.zeros(k.shape, dtype=kind, device=device)
-    dv = torch.zeros(B, v.shape[1], S, W, dtype=kind, device=device)
+    finishing = o.mean > 0 or fixed or v.dtype != kind
+    dk, dv = _zeros(k.shape, v.shape, kind, device, together=finishing)
     scales = _scales(do, v, gamma, H) if fixed else None
     mean_dk = torch.empty(B, H, N, D, dtype=torch.float32, device=device) if o.mean else dq
     mean_weight = torch.empty(B, H, N, dtype=torch.float32, device=device) if o.mean else dg
@@ -240,19 +252,15 @@ def backward(
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     attend_triton.tile_backward[grid](
-        q, k, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+        q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
         high, mean_k, mean_v, count, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, False, True,
         n is not None, o.mean, *tail, **launch,
     )  # fmt: skip
-    if o.mean or fixed or dv.dtype != v.dtype:
+    if finishing:
         scale = None if scales is None else scales[:1]
         dv = means_triton.finish(dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
     if o.mean or fixed:
         scale = None if scales is None else scales[1:]
         dk = means_triton.finish(dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
-    return dq, dk, dv, gamma_gradient(dg, gamma)
+    return dq, dk, dv, dg.sum((0, 2))
 
-
-def gamma_gradient(dg: Tensor, gamma: Tensor) -> Tensor:
-    """Σ over queries of ∂/∂(γ²) times 2γ, where `dg` holds the factor 2; none below the floor."""
-    return dg.sum((0, 2)) * gamma * (gamma >= attend_triton.GAMMA_FLOOR.value)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zeta_bench.efficiency.workload import TASKS
 from zeta_bench.errors import UsageError
 from zeta_bench.records import Record, frame, read_all, write_atomically
 from zeta_bench.registry import catalogue
+from zeta_bench.report.bench_tables import build_bench_table
+from zeta_bench.report.benches import BenchSet, bench_sets
 from zeta_bench.report.selection import Comparison, compare
 from zeta_bench.report.tables import Table, build_table
 
@@ -30,6 +34,8 @@ class Report:
     Attributes:
         comparisons: the cells behind the tables, one a task and protocol.
         tables: one a comparison.
+        benches: the curves behind the tables of benches, one a task, protocol and use of graphs.
+        bench_tables: one each.
         written: every file written, tables before figures.
         refused: a sentence for each record file that was left out.
         nothing: a sentence if there was nothing to report, else "".
@@ -37,17 +43,19 @@ class Report:
 
     comparisons: tuple[Comparison, ...] = ()
     tables: tuple[Table, ...] = ()
+    benches: tuple[BenchSet, ...] = ()
+    bench_tables: tuple[Table, ...] = ()
     written: tuple[Path, ...] = ()
     refused: tuple[str, ...] = ()
     nothing: str = ""
 
 
 def read_report(stores: Mapping[str, Path], *, tasks: Collection[str] | None = None) -> Report:
-    """The tables of every run record in some stores; nothing is written.
+    """The tables of every run and bench record in some stores; nothing is written.
 
     Args:
         stores: folders of records by the label that tables give them, such as ``{"runs": Path("runs")}``.
-        tasks: names of tasks, or of families ("lra" for every "lra.…"); None = all.
+        tasks: names of tasks or benches, or of families ("lra" for every "lra.…"); None = all.
     """
     records, refused = read_all(stores)
     report = make_report([(label, record) for label, record in records if _wanted(record, tasks)])
@@ -57,11 +65,17 @@ def read_report(stores: Mapping[str, Path], *, tasks: Collection[str] | None = N
 def make_report(records: Sequence[tuple[str, Record]]) -> Report:
     """The tables of records that are at hand, each with the label of its store; such as those of one command."""
     runs = [(label, record) for label, record in records if record.kind == "run"]
-    if not runs:
+    benches = bench_sets(records)
+    if not runs and not benches:
         return Report(nothing="nothing to report: no run was recorded.")
-    comparisons = compare(frame(runs))
+    comparisons = compare(frame(runs)) if runs else ()
     defects = {name: variant.defect for name, variant in catalogue().variants.items() if variant.defect}
-    return Report(comparisons, tuple(build_table(each, defects) for each in comparisons))
+    return Report(
+        comparisons,
+        tuple(build_table(each, defects) for each in comparisons),
+        benches,
+        tuple(build_bench_table(each, defects) for each in benches),
+    )
 
 
 def write_report(
@@ -90,15 +104,16 @@ def write_report(
     report = read_report(stores, tasks=tasks)
     if report.nothing:
         return report
-    written = [*_write_tables(report.tables, out / "tables", formats), *_write_figures(report, out / "figures")]
+    tables = (*report.tables, *report.bench_tables)
+    written = [*_write_tables(tables, out / "tables", formats), *_write_figures(report, out / "figures")]
     return replace(report, written=tuple(written))
 
 
 def terminal_tables(report: Report) -> list[TerminalTable]:
     """The tables of a report for ``rich.console.Console.print``."""
-    from zeta_bench.report.terminal import TerminalTable
+    from zeta_bench.report.terminal import TerminalTable, WrappedTable
 
-    return [TerminalTable(table) for table in report.tables]
+    return [*map(TerminalTable, report.tables), *map(WrappedTable, report.bench_tables)]
 
 
 def _write_tables(tables: Iterable[Table], folder: Path, formats: Sequence[str]) -> Iterable[Path]:
@@ -114,19 +129,22 @@ def _write_tables(tables: Iterable[Table], folder: Path, formats: Sequence[str])
 
 
 def _write_figures(report: Report, folder: Path) -> Iterable[Path]:
+    from zeta_bench.report.bench_figures import curve_names, draw_benches
     from zeta_bench.report.figures import draw, line_name
     from zeta_bench.report.files import writing_to
     from zeta_bench.report.style import looks
 
     names = {line_name(cell, each) for each in report.comparisons for cell in each.cells}
-    palette = looks(names)
+    palette = looks(names | curve_names(report.benches))
     with writing_to(folder):
-        for comparison in report.comparisons:
-            for drawing in draw(comparison, palette):
-                for suffix, content in (("png", drawing.png()), ("svg", drawing.svg())):
-                    path = folder / f"{drawing.name}.{suffix}"
-                    write_atomically(path, content)
-                    yield path
+        for drawing in chain(
+            *(draw(each, palette) for each in report.comparisons),
+            *(draw_benches(each, palette) for each in report.benches),
+        ):
+            for suffix, content in (("png", drawing.png()), ("svg", drawing.svg())):
+                path = folder / f"{drawing.name}.{suffix}"
+                write_atomically(path, content)
+                yield path
 
 
 def _wanted(record: Record, tasks: Collection[str] | None) -> bool:
@@ -136,4 +154,5 @@ def _wanted(record: Record, tasks: Collection[str] | None) -> bool:
 def _nothing(stores: Mapping[str, Path], tasks: Collection[str] | None) -> str:
     where = " or ".join(str(root) for root in stores.values())
     what = f" of {', '.join(sorted(tasks))}" if tasks else ""
-    return f"nothing to report: there are no run records{what} in {where}; 'zeta-bench run' makes them."
+    kind = "bench" if tasks and set(tasks) <= set(TASKS) else "run"
+    return f"nothing to report: there are no {kind} records{what} in {where}; 'zeta-bench {kind}' makes them."

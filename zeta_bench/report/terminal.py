@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich import box
@@ -39,14 +40,46 @@ class TerminalTable:
             yield Text(plain(note), style="dim")
 
 
+class WrappedTable(TerminalTable):
+    """A table with many columns of figures: what is too wide goes on below, names in front of it again."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many columns at once as fit."""
+        yield Text(plain(self.table.title), style="bold")
+        yield Text(plain(self.table.caption), style="dim")
+        for part in self._parts(console, options):
+            yield _grid(part, False)
+        for note in self.table.notes:
+            yield Text(plain(note), style="dim")
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        names = [number for number, column in enumerate(self.table.columns) if column.kind == "who"]
+        rest = [number for number, column in enumerate(self.table.columns) if column.kind != "who"]
+        part: list[int] = []
+        for number in rest:
+            wider = _width(console, options, _grid(_only(self.table, [*names, *part, number]), False))
+            if part and wider > options.max_width:
+                yield _only(self.table, [*names, *part])
+                part = []
+            part.append(number)
+        yield _only(self.table, [*names, *part])
+
+
+def _only(table: Table, keep: Sequence[int]) -> Table:
+    """The table with these columns."""
+    return replace(
+        table,
+        columns=tuple(table.columns[number] for number in keep),
+        rows=tuple(tuple(row[number] for number in keep) for row in table.rows),
+    )
+
+
 def without_costs(table: Table) -> Table:
     """The table without the columns of kind "cost"."""
     keep = [number for number, column in enumerate(table.columns) if column.kind != "cost"]
     note = f"The terminal is too narrow for {_listed(table)}; the files have them."
     return replace(
-        table,
-        columns=tuple(table.columns[number] for number in keep),
-        rows=tuple(tuple(row[number] for number in keep) for row in table.rows),
+        _only(table, keep),
         notes=(*(text for text in table.notes if not text.startswith("tokens/s")), note),
     )
 

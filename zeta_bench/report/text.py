@@ -112,7 +112,7 @@ def provenance(comparison: Comparison) -> str:
     if comparison.task_version != 1:
         parts.insert(0, f"task version {comparison.task_version}")
     parts.append(", ".join(sorted({_device(run) for run in runs})))
-    commits = sorted({_commit(run) for run in runs})
+    commits = sorted({commit(run) for run in runs})
     parts.append(f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
     if not comparison.varies("store"):
         parts.append(f"from {comparison.cells[0].store}")
@@ -144,5 +144,6 @@ def _device(run: Record) -> str:
     return f"{run.devices} × {name}" if run.devices > 1 else name
 
 
-def _commit(run: Record) -> str:
+def commit(run: Record) -> str:
+    """``e948cb8``, or that it is unknown or not all of it."""
     return (run.commit[:7] or "unknown") + (" with uncommitted changes" if run.dirty else "")

@@ -1,0 +1,100 @@
+"""`zeta_attention` taken apart, so that each stage can be timed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zeta_bench.ops._impl import resolve
+from zeta_bench.ops.attention import topk_attention
+from zeta_bench.ops.morton import settle_bits, zorder_codes
+from zeta_bench.ops.options import MEANS, Options
+from zeta_bench.ops.search import with_local_window, zorder_search
+from zeta_bench.ops.zeta import unsupported_fused
+
+Stage = tuple[str, Callable[[], object]]
+
+
+def stages(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    *,
+    topk: int,
+    causal: bool = True,
+    chunk: int = 1,
+    bits: int | None = None,
+    mean: str | None = None,
+    local_window: int = 0,
+    deterministic: bool = False,
+    impl: str = "auto",
+) -> list[Stage]:
+    """The stages of one training step, in order: encode, sort, search, attend, backward.
+
+    Each callable repeats its stage on what the ones before it gave, once, when this was called.
+
+    Args:
+        q: [B, H, N, d], as in `zeta_attention`; so are the others.
+        k: [B, H, S, d].
+        v: [B, Hv, S, dv].
+        gamma: [H].
+        topk: keys a query.
+        causal: see `zeta_attention`.
+        chunk: see `zeta_attention`.
+        bits: see `zeta_attention`.
+        mean: see `zeta_attention`.
+        local_window: see `zeta_attention`.
+        deterministic: see `zeta_attention`.
+        impl: "auto", "reference" or "triton".
+    """
+    width = settle_bits(q.shape[-1], bits)
+    o = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, 0, deterministic)
+    kernels = resolve(impl, q.device, unsupported_fused(q, k, v, width)) == "triton"
+    return (_kernel_stages if kernels else _reference_stages)(q.detach(), k.detach(), v.detach(), gamma.detach(), o)
+
+
+def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -> list[Stage]:
+    from zeta_bench.ops import lists_triton, zeta_triton
+    from zeta_bench.ops._tuning import tiles
+
+    q, k, gamma = (t.float().contiguous() for t in (q, k, gamma))
+    g, queries = zeta_triton.geometry(q, k, o), tiles(v.shape[-1]).queries
+    codes = lists_triton.encode(q, k, g, o.bits)
+    ordered = lists_triton.sort(codes)
+    index = zeta_triton.search(codes, ordered, k, None, o, g, queries)
+    found = zeta_triton.forward(q, k, v, gamma, None, index, o)
+    do = torch.ones_like(found[0])
+    return [
+        ("encode", lambda: lists_triton.encode(q, k, g, o.bits)),
+        ("sort", lambda: lists_triton.sort(codes)),
+        ("search", lambda: zeta_triton.search(codes, ordered, k, None, o, g, queries)),
+        ("attend", lambda: zeta_triton.forward(q, k, v, gamma, None, index, o)),
+        ("backward", lambda: zeta_triton.backward(do, q, k, v, gamma, None, *found, index, o)),
+    ]
+
+
+def _reference_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -> list[Stage]:
+    inputs = [t.clone().requires_grad_() for t in (q, k, v, gamma)]
+    codes = zorder_codes(q, k, bits=o.bits)
+
+    def search() -> Tensor:
+        index = zorder_search(*codes, k=o.topk, causal=o.causal, chunk=o.chunk, impl="reference")
+        return with_local_window(index, k.shape[2], o.local_window, causal=o.causal)
+
+    index = search()
+
+    def attend() -> Tensor:
+        return topk_attention(*inputs[:3], index, inputs[3], mean=MEANS[o.mean], impl="reference")
+
+    out = attend()
+    do = torch.ones_like(out)
+    return [
+        ("encode", lambda: zorder_codes(q, k, bits=o.bits)),
+        ("sort", lambda: codes[1].sort(dim=-1, stable=True)),
+        ("search", search),
+        ("attend", attend),
+        ("backward", lambda: torch.autograd.grad(out, inputs, do, retain_graph=True)),
+    ]
