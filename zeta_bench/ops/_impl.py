@@ -10,7 +10,6 @@ import torch
 IMPLS = ("auto", "reference", "triton")
 
 
-
 def _installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None

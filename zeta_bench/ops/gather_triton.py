@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import triton
 import triton.language as tl
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from zeta_bench.ops import means_triton
 from zeta_bench.ops.attend_triton import GAMMA_FLOOR, TINY, mean_place, reciprocal, square_sum, squared_gamma
+from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
 from zeta_bench.ops.lists_triton import columns
 from zeta_bench.ops.zeta_triton import counted
 
@@ -55,7 +58,11 @@ def _gather_forward(
         total += weight[:, None] * v.to(tl.float32)
         den += weight
     total = total / tl.maximum(den, TINY)[:, None]
-    tl.store(OUT + (row * N + i)[:, None] * W + d[None, :], total.to(OUT.dtype.element_ty), mask=real[:, None] & column[None, :])
+    tl.store(
+        OUT + (row * N + i)[:, None] * W + d[None, :],
+        total.to(OUT.dtype.element_ty),
+        mask=real[:, None] & column[None, :],
+    )
     tl.store(DEN + row * N + i, den, mask=real)
 
 
@@ -98,7 +105,9 @@ def _gather_backward(
             so_far = so_far + (dq[c] + ds * x[c],)
             tl.atomic_add(DK + (row * S + p) * D + c, -ds * x[c], mask=there, sem="relaxed")
         dq = so_far
-        tl.atomic_add(DV + cell * W + d[None, :], share[:, None] * do, mask=there[:, None] & column[None, :], sem="relaxed")
+        tl.atomic_add(
+            DV + cell * W + d[None, :], share[:, None] * do, mask=there[:, None] & column[None, :], sem="relaxed"
+        )
     if MEAN > 0:
         place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
         means = S if MEAN == 1 else 1
@@ -120,20 +129,24 @@ def _gather_backward(
         tl.store(DQ + (row * N + i) * D + c, dq[c], mask=real)
 
 
+FORWARD, BACKWARD = Kernel(_gather_forward), Kernel(_gather_backward)
+
+
 def forward(
     q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `zeta_triton.forward`, over index [B, H, N, k], dense; a place outside the keys counts as none."""
     B, H, N, D = q.shape
     S, W = v.shape[2:]
+    key = key_of((mean, offset), q, k, v, valid)
     count = counted(valid, B, S, q.device) if mean else q
-    mean_k = means_triton.means(k, valid, count, mean) if mean else q.new_empty(0)
-    mean_v = means_triton.means(v, valid, count, mean) if mean else v.new_empty(0)
+    mean_k = means_triton.means(key, k, valid, count, mean) if mean else q.new_empty(0)
+    mean_v = means_triton.means(key, v, valid, count, mean) if mean else v.new_empty(0)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
-    _gather_forward[(triton.cdiv(N, QUERIES), B * H)](
-        q, k, v, index, gamma, mean_k, mean_v, count, den, out, N, S, H, H // v.shape[1], offset, index.shape[-1],
-        *v.stride()[:3], D, W, triton.next_power_of_2(W), mean, QUERIES,
+    FORWARD(
+        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den, out, N, S, H, H // v.shape[1], offset, index.shape[-1],
+        *v.stride()[:3], D, W, power_of_two(W), mean, QUERIES,
     )  # fmt: skip
     return out, den, mean_k, mean_v
 
@@ -156,19 +169,20 @@ def backward(
     """Gradients of q, k (fp32), v (its dtype) and gamma (fp32) for do [B, H, N, dv], last dimension dense."""
     B, H, N, D = q.shape
     S, W = v.shape[2:]
+    key = key_of((mean, offset), q, k, v, valid, do)
     count = counted(valid, B, S, q.device) if mean else q
     dq, dk = torch.empty_like(q), torch.zeros_like(k)
     dg = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     dv = torch.zeros(B, v.shape[1], S, W, dtype=torch.float32, device=q.device)
     mean_dk = torch.empty(B, H, N, D, dtype=torch.float32, device=q.device) if mean else dq
     mean_weight = torch.empty(B, H, N, dtype=torch.float32, device=q.device) if mean else dg
-    _gather_backward[(triton.cdiv(N, QUERIES), B * H)](
-        q, k, v, index, gamma, mean_k, mean_v, count, den, out, do, dq, dk, dv, dg, mean_dk, mean_weight, N, S, H,
-        H // v.shape[1], offset, index.shape[-1], *v.stride()[:3], *do.stride()[:3], D, W, triton.next_power_of_2(W),
+    BACKWARD(
+        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den, out, do, dq, dk, dv, dg, mean_dk, mean_weight, N, S, H,
+        H // v.shape[1], offset, index.shape[-1], *v.stride()[:3], *do.stride()[:3], D, W, power_of_two(W),
         mean, QUERIES,
     )  # fmt: skip
     if mean or v.dtype != dv.dtype:
-        dv = means_triton.finish(dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)
+        dv = means_triton.finish(key, dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)
     if mean:
-        dk = means_triton.finish(dk, None, mean_dk, None, valid, count, mean, offset, torch.float32)
+        dk = means_triton.finish(key, dk, None, mean_dk, None, valid, count, mean, offset, torch.float32)
     return dq, dk, dv, dg.sum((0, 2))

@@ -222,9 +222,7 @@ def _eager(*tensors: Tensor) -> bool:
     return not torch.compiler.is_compiling() and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
 
 
-def zeta_attention(
-    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options
-) -> Tensor:
+def zeta_attention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options) -> Tensor:
     """`zeta_bench.ops.zeta_attention` by kernels; arguments as checked there."""
     o = options
     q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
@@ -245,6 +243,4 @@ def topk_attention(
 ) -> Tensor:
     """`zeta_bench.ops.topk_attention` by kernels; arguments as checked there."""
     q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
-    return topk(
-        q, k, _dense(v), index.contiguous(), gamma.to(torch.float32), valid, MEANS.index(mean), offset
-    )[0]
+    return topk(q, k, _dense(v), index.contiguous(), gamma.to(torch.float32), valid, MEANS.index(mean), offset)[0]

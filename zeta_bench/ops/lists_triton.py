@@ -8,6 +8,7 @@ address counts from the row's start. Entries: 2S a row. Sorting is torch's; thre
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeta_bench.ops.geometry import Geometry
+from zeta_bench.ops.launch import Kernel, blocks
 from zeta_bench.ops.morton_triton import interleave
 
 FAR = tl.constexpr(0x7FFFFFFF)
@@ -135,6 +137,9 @@ def _summarise(LIST, NEAREST, FURTHER, entries, BLOCK: tl.constexpr):
     tl.store(FURTHER + row * blocks + block, tl.min(least, 0))
 
 
+ENCODE, COUNT, WRITE, SUMMARISE = Kernel(_encode), Kernel(_count), Kernel(_write), Kernel(_summarise)
+
+
 @dataclass(frozen=True)
 class Lists:
     """The lists of all rows; see the module.
@@ -171,8 +176,8 @@ class Encoded:
     both: Tensor | None
 
 
-def encode(q: Tensor, k: Tensor, g: Geometry, bits: int) -> Encoded:
-    """Codes of fp32 q [B, H, N, d] and k [B, H, S, d], both contiguous and in [−1, 1]."""
+def encode(key: Hashable, q: Tensor, k: Tensor, g: Geometry, bits: int) -> Encoded:
+    """Codes of fp32 q [B, H, N, d] and k [B, H, S, d], both contiguous and in [−1, 1]; `key` as in `launch.Kernel`."""
     R, d = q.shape[0] * q.shape[1], q.shape[-1]
     wide = bits * d > 31
     kind = torch.int64 if wide else torch.int32
@@ -185,8 +190,8 @@ def encode(q: Tensor, k: Tensor, g: Geometry, bits: int) -> Encoded:
         keys = torch.empty(R, g.S, dtype=kind, device=q.device)
         sort_keys = torch.empty(R, g.N, dtype=torch.int32, device=q.device)
     block = 256
-    _encode[(triton.cdiv(max(g.N, g.S), block), R)](
-        q, k, keys, sort_keys, queries, g.N, g.S, g.offset, g.chunk, g.first, g.levels, 2.0**bits,
+    ENCODE(
+        key, (blocks(max(g.N, g.S), block), R), q, k, keys, sort_keys, queries, g.N, g.S, g.offset, g.chunk, g.first, g.levels, 2.0**bits,
         d, bits, wide, g.causal, block,
     )  # fmt: skip
     return Encoded(keys, queries, sort_keys, both)
@@ -205,10 +210,13 @@ def sort(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
     return values, order, encoded.sort_keys.sort(dim=-1, stable=True).indices
 
 
-def build(codes: Tensor, order: Tensor, k: Tensor | None, valid: Tensor | None, g: Geometry, H: int) -> Lists:
+def build(
+    key: Hashable, codes: Tensor, order: Tensor, k: Tensor | None, valid: Tensor | None, g: Geometry, H: int
+) -> Lists:
     """The lists of sorted codes [R, S] with the positions they come from.
 
     Args:
+        key: as in `launch.Kernel`.
         codes: [R, S], ascending in each row.
         order: int64 [R, S].
         k: the keys' coordinates, fp32 [B, H, S, d], dense; None = leave them out.
@@ -217,8 +225,8 @@ def build(codes: Tensor, order: Tensor, k: Tensor | None, valid: Tensor | None, 
         H: heads; row r belongs to sequence r // H.
     """
     R, device = len(codes), codes.device
-    blocks, tops = triton.cdiv(g.S, BLOCK), triton.cdiv(g.entries, LARGE.value)
-    counts = torch.empty(R, g.levels, blocks, dtype=torch.int32, device=device)
+    parts, tops = blocks(g.S, BLOCK), blocks(g.entries, LARGE.value)
+    counts = torch.empty(R, g.levels, parts, dtype=torch.int32, device=device)
     list_codes = torch.empty(R, g.entries, dtype=codes.dtype, device=device)
     positions = torch.empty(R, g.entries, dtype=torch.int32, device=device)
     d = 0 if k is None else k.shape[-1]
@@ -229,13 +237,13 @@ def build(codes: Tensor, order: Tensor, k: Tensor | None, valid: Tensor | None, 
         planes.zero_()
     has = valid is not None
     mask = valid if has else order
-    if blocks > 1:  # the first block of a row has none before it
-        _count[(blocks, R)](order, mask, counts, g.S, H, g.first, g.levels, has, BLOCK)
-    _write[(blocks, R)](
-        codes, order, mask, counts, list_codes, positions, order if k is None else k, planes, g.S, H, g.first, g.levels, g.entries, d, has,
+    if parts > 1:  # the first block of a row has none before it
+        COUNT(key, (parts, R), order, mask, counts, g.S, H, g.first, g.levels, has, BLOCK)
+    WRITE(
+        key, (parts, R), codes, order, mask, counts, list_codes, positions, order if k is None else k, planes, g.S, H, g.first, g.levels, g.entries, d, has,
         BLOCK, 256,
     )  # fmt: skip
     nearest = torch.empty(R, tops * SMALL.value, dtype=torch.int32, device=device)
     further = torch.empty(R, tops, dtype=torch.int32, device=device)
-    _summarise[(tops, R)](positions, nearest, further, g.entries, LARGE.value)
+    SUMMARISE(key, (tops, R), positions, nearest, further, g.entries, LARGE.value)
     return Lists(list_codes, positions, planes, nearest, further)

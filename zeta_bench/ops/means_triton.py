@@ -6,10 +6,14 @@ from the end. Sums are fp32 in a fixed order.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from zeta_bench.ops.launch import Kernel, blocks, power_of_two
 
 BLOCK = 128
 PREFIX, ALL = 1, 2
@@ -134,19 +138,24 @@ def _finish(
 
 
 def _padded(W: int) -> int:
-    return max(triton.next_power_of_2(W), 2)
+    return max(power_of_two(W), 2)
 
 
-def _scan(sums: Tensor, *, reverse: bool) -> None:
-    rows, blocks, W = sums.shape
+KEY_SUMS, ARRIVAL_SUMS, SCAN_SUMS = Kernel(_key_sums), Kernel(_arrival_sums), Kernel(_scan_sums)
+PREFIX_MEANS, FINISH = Kernel(_prefix_means), Kernel(_finish)
+
+
+def _scan(key: Hashable, sums: Tensor, *, reverse: bool) -> None:
+    rows, parts, W = sums.shape
     part = min(_padded(W), 16)
-    _scan_sums[(rows, triton.cdiv(W, part))](sums, blocks, W, part, reverse, 256)
+    SCAN_SUMS((key, W), (rows, blocks(W, part)), sums, parts, W, part, reverse, 256)
 
 
-def means(x: Tensor, valid: Tensor | None, counted: Tensor, kind: int) -> Tensor:
+def means(key: Hashable, x: Tensor, valid: Tensor | None, counted: Tensor, kind: int) -> Tensor:
     """Mean of x over the valid keys up to each one (PREFIX), or over all of them (ALL).
 
     Args:
+        key: as in `launch.Kernel`.
         x: [B, Hx, S, W], last dimension dense.
         valid: bool [B, S] or None.
         counted: int32 [B, S], how many valid keys there are up to each.
@@ -156,19 +165,20 @@ def means(x: Tensor, valid: Tensor | None, counted: Tensor, kind: int) -> Tensor
         [B, Hx, S, W] or [B, Hx, 1, W] in x's dtype; 0 where there is none.
     """
     B, Hx, S, W = x.shape
-    blocks, wp = triton.cdiv(S, BLOCK), _padded(W)
-    sums = torch.empty(B * Hx, blocks, W, dtype=torch.float32, device=x.device)
+    parts, wp = blocks(S, BLOCK), _padded(W)
+    sums = torch.empty(B * Hx, parts, W, dtype=torch.float32, device=x.device)
     where = (*x.stride()[:3], W, S, Hx)
-    _key_sums[(blocks, B * Hx)](x, valid, sums, *where, wp, BLOCK)
+    KEY_SUMS((key, W), (parts, B * Hx), x, valid, sums, *where, wp, BLOCK)
     if kind == ALL:
         return (sums.sum(1).view(B, Hx, W) / counted[:, -1].clamp(min=1)[:, None, None]).unsqueeze(2).to(x.dtype)
-    _scan(sums, reverse=False)
+    _scan(key, sums, reverse=False)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _prefix_means[(blocks, B * Hx)](x, valid, counted, sums, out, *where, wp, BLOCK)
+    PREFIX_MEANS((key, W), (parts, B * Hx), x, valid, counted, sums, out, *where, wp, BLOCK)
     return out
 
 
 def finish(
+    key: Hashable,
     acc: Tensor,
     scale: Tensor | None,
     grad: Tensor,
@@ -182,6 +192,7 @@ def finish(
     """The gradient of keys or values from what the tiles added up and from the mean tokens.
 
     Args:
+        key: as in `launch.Kernel`.
         acc: [B, Hx, S, W], fp32, or int64 with `scale`.
         scale: fp32 [1], what `acc` was multiplied with; None = nothing.
         grad: [B, H, N, W], gradient of each query's mean before `weight`; H a multiple of Hx.
@@ -194,19 +205,34 @@ def finish(
     """
     B, Hx, S, W = acc.shape
     H, N = grad.shape[1:3]
-    wp, sums, blocks = _padded(W), acc, 0
+    wp, sums, parts = _padded(W), acc, 0
     shift = offset if kind == PREFIX else 0
     where = (*grad.stride()[:3], W, N, S, H, H // Hx, Hx, shift)
     if kind:
-        blocks = triton.cdiv(max(S, shift + N), BLOCK) if kind == PREFIX else triton.cdiv(N, BLOCK)
-        sums = torch.empty(B * Hx, blocks, W, dtype=torch.float32, device=acc.device)
-        _arrival_sums[(blocks, B * Hx)](grad, weight, counted, sums, *where, wp, kind == PREFIX, BLOCK)
+        parts = blocks(max(S, shift + N), BLOCK) if kind == PREFIX else blocks(N, BLOCK)
+        sums = torch.empty(B * Hx, parts, W, dtype=torch.float32, device=acc.device)
+        ARRIVAL_SUMS((key, W), (parts, B * Hx), grad, weight, counted, sums, *where, wp, kind == PREFIX, BLOCK)
     if kind == PREFIX:
-        _scan(sums, reverse=True)
+        _scan(key, sums, reverse=True)
     elif kind == ALL:
-        sums, blocks = sums.sum(1, keepdim=True), 1
+        sums, parts = sums.sum(1, keepdim=True), 1
     out = torch.empty(acc.shape, dtype=dtype, device=acc.device)
-    _finish[(triton.cdiv(S, BLOCK), B * Hx)](
-        acc, scale, grad, weight, valid, counted, sums, out, *where, blocks, wp, kind, scale is not None, BLOCK
+    FINISH(
+        (key, W, dtype),
+        (blocks(S, BLOCK), B * Hx),
+        acc,
+        scale,
+        grad,
+        weight,
+        valid,
+        counted,
+        sums,
+        out,
+        *where,
+        parts,
+        wp,
+        kind,
+        scale is not None,
+        BLOCK,
     )
     return out

@@ -7,6 +7,8 @@ not permitted, so that no distribution of codes makes it linear.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import triton
 import triton.language as tl
@@ -14,9 +16,10 @@ from torch import Tensor
 
 from zeta_bench.ops import lists_triton as lists
 from zeta_bench.ops.geometry import Geometry
+from zeta_bench.ops.launch import Kernel, blocks
 from zeta_bench.ops.lists_triton import FAR, LARGE, SMALL, level_of, limit_of
 
-INTERVALS = (8, 32, 1)
+SHAPE = (8, 32, 1)
 """Queries a program, entries scanned at once, warps."""
 
 
@@ -131,10 +134,16 @@ def _emit(LIST, START, END, INDEX, N, S, offset, chunk, entries, topk, CAUSAL: t
         tl.store(out + at, tl.full([STEP], -1, tl.int32), mask=at < topk)
 
 
-def intervals(codes: Tensor, order: Tensor | None, built: lists.Lists, g: Geometry, topk: int) -> tuple[Tensor, Tensor]:
+INTERVALS, EMIT = Kernel(_intervals), Kernel(_emit)
+
+
+def intervals(
+    key: Hashable, codes: Tensor, order: Tensor | None, built: lists.Lists, g: Geometry, topk: int
+) -> tuple[Tensor, Tensor]:
     """Each query's window in the lists of its row.
 
     Args:
+        key: as in `launch.Kernel`.
         codes: of the queries, [R, N].
         order: int64 [R, N]: place n of the result belongs to query order[n]; None = to query n.
         built: the lists.
@@ -147,9 +156,9 @@ def intervals(codes: Tensor, order: Tensor | None, built: lists.Lists, g: Geomet
     R, device = len(codes), codes.device
     spans = torch.empty(2, R, g.N, dtype=torch.int32, device=device)
     places = torch.empty(0 if order is None else R, g.N, dtype=torch.int32, device=device)
-    queries, step, warps = INTERVALS
-    _intervals[(triton.cdiv(g.N, queries), R)](
-        codes, order, built.codes, built.positions, built.nearest, built.further, spans[0], spans[1], places, g.N, g.S,
+    queries, step, warps = SHAPE
+    INTERVALS(
+        key, (blocks(g.N, queries), R), codes, order, built.codes, built.positions, built.nearest, built.further, spans[0], spans[1], places, g.N, g.S,
         g.offset, g.chunk, g.first, g.levels, g.entries, built.further.shape[1], g.S.bit_length(), topk, g.causal,
         order is not None, queries, step, num_warps=warps,
     )  # fmt: skip
@@ -166,10 +175,25 @@ def zorder_search(
         return torch.full((B, H, N, k), -1, dtype=torch.int32, device=q_codes.device)
     kind = torch.promote_types(q_codes.dtype, k_codes.dtype)
     codes, order = k_codes.flatten(0, 1).to(kind).sort(dim=-1, stable=True)
-    built = lists.build(codes, order, None, valid, g, H)
-    spans, _ = intervals(q_codes.flatten(0, 1).to(kind).contiguous(), None, built, g, k)
+    key = (q_codes.shape, g, k, kind, q_codes.device, valid is None)
+    built = lists.build(key, codes, order, None, valid, g, H)
+    spans, _ = intervals(key, q_codes.flatten(0, 1).to(kind).contiguous(), None, built, g, k)
     index = torch.empty(B, H, N, k, dtype=torch.int32, device=q_codes.device)
-    _emit[(N, B * H)](
-        built.positions, spans[0], spans[1], index, N, g.S, offset, chunk, g.entries, k, causal, 64, num_warps=1
+    EMIT(
+        key,
+        (N, B * H),
+        built.positions,
+        spans[0],
+        spans[1],
+        index,
+        N,
+        g.S,
+        offset,
+        chunk,
+        g.entries,
+        k,
+        causal,
+        64,
+        num_warps=1,
     )
     return index

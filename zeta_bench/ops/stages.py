@@ -59,18 +59,20 @@ def stages(
 def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -> list[Stage]:
     from zeta_bench.ops import lists_triton, zeta_triton
     from zeta_bench.ops._tuning import tiles
+    from zeta_bench.ops.launch import key_of
 
     q, k, gamma = (t.float().contiguous() for t in (q, k, gamma))
     g, queries = zeta_triton.geometry(q, k, o), tiles(v.shape[-1]).queries
-    codes = lists_triton.encode(q, k, g, o.bits)
+    key = key_of(o, q, k)
+    codes = lists_triton.encode(key, q, k, g, o.bits)
     ordered = lists_triton.sort(codes)
-    index = zeta_triton.search(codes, ordered, k, None, o, g, queries)
+    index = zeta_triton.search(key, codes, ordered, k, None, o, g, queries)
     found = zeta_triton.forward(q, k, v, gamma, None, index, o)
     do = torch.ones_like(found[0])
     return [
-        ("encode", lambda: lists_triton.encode(q, k, g, o.bits)),
+        ("encode", lambda: lists_triton.encode(key, q, k, g, o.bits)),
         ("sort", lambda: lists_triton.sort(codes)),
-        ("search", lambda: zeta_triton.search(codes, ordered, k, None, o, g, queries)),
+        ("search", lambda: zeta_triton.search(key, codes, ordered, k, None, o, g, queries)),
         ("attend", lambda: zeta_triton.forward(q, k, v, gamma, None, index, o)),
         ("backward", lambda: zeta_triton.backward(do, q, k, v, gamma, None, *found, index, o)),
     ]
@@ -87,7 +89,7 @@ def _reference_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options
     index = search()
 
     def attend() -> Tensor:
-        return topk_attention(*inputs[:3], index, inputs[3], mean=MEANS[o.mean], impl="reference")
+        return topk_attention(inputs[0], inputs[1], inputs[2], index, inputs[3], mean=MEANS[o.mean], impl="reference")
 
     out = attend()
     do = torch.ones_like(out)

@@ -8,12 +8,15 @@ entries do not fit falls back to the run: slow, never wrong.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from zeta_bench.ops.geometry import ROOM, Geometry
+from zeta_bench.ops.launch import Kernel, blocks
 from zeta_bench.ops.lists_triton import FAR, LARGE, SMALL, Lists, limit_of
 
 SHORT = 8
@@ -65,10 +68,14 @@ def _plan(
     tl.store(COUNT + row * tiles + tile, count)
 
 
-def plan(order: Tensor, built: Lists, spans: Tensor, g: Geometry, tile: int) -> tuple[Tensor, Tensor]:
+PLAN = Kernel(_plan)
+
+
+def plan(key: Hashable, order: Tensor, built: Lists, spans: Tensor, g: Geometry, tile: int) -> tuple[Tensor, Tensor]:
     """What each tile of `tile` queries reads.
 
     Args:
+        key: as in `launch.Kernel`.
         order: int32 [R, N], queries in (list, code) order.
         built: the lists.
         spans: int32 [2, R, N], the window at each place of the order.
@@ -79,11 +86,11 @@ def plan(order: Tensor, built: Lists, spans: Tensor, g: Geometry, tile: int) -> 
         int32 [2, R, tiles]: first address, or −1, and number of entries; int32 [R, tiles, ROOM]: the entries
         written out where the first is −1.
     """
-    R, tiles = len(order), triton.cdiv(g.N, tile)
+    R, tiles = len(order), blocks(g.N, tile)
     reads = torch.empty(2, R, tiles, dtype=torch.int32, device=order.device)
     picked = torch.empty(R, tiles, ROOM, dtype=torch.int32, device=order.device)
-    _plan[(tiles, R)](
-        order, built.positions, built.nearest, built.further, spans[0], spans[1], reads[0], reads[1], picked, g.N, g.S,
+    PLAN(
+        key, (tiles, R), order, built.positions, built.nearest, built.further, spans[0], spans[1], reads[0], reads[1], picked, g.N, g.S,
         g.offset, g.chunk, g.entries, built.further.shape[1], g.causal, tile, SHORT, ROOM, 64, num_warps=1,
     )  # fmt: skip
     return reads, picked

@@ -6,7 +6,9 @@ spread (`zeta_bench.ops.tiles_triton`). Registered as an operator by `zeta_bench
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -16,6 +18,7 @@ from torch import Tensor
 from zeta_bench.ops import attend_triton, lists_triton, means_triton, search_triton, tiles_triton
 from zeta_bench.ops._tuning import tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
+from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
 from zeta_bench.ops.options import Options
 
 
@@ -56,17 +59,21 @@ class Near:
 
 def geometry(q: Tensor, k: Tensor, o: Options) -> Geometry:
     """Sizes of the index for q [B, H, N, d] and k [B, H, S, d]."""
-    return Geometry(q.shape[2], k.shape[2], o.offset, o.chunk, o.causal)
+    return _geometry(q.shape[2], k.shape[2], o.offset, o.chunk, o.causal)
+
+
+_geometry = lru_cache(maxsize=64)(Geometry)
 
 
 def index(q: Tensor, k: Tensor, valid: Tensor | None, o: Options, queries: int) -> Index:
     """The index of fp32 q [B, H, N, d] and k [B, H, S, d], both dense, in tiles of `queries`."""
-    g = geometry(q, k, o)
-    encoded = lists_triton.encode(q, k, g, o.bits)
-    return search(encoded, lists_triton.sort(encoded), k, valid, o, g, queries)
+    g, key = geometry(q, k, o), key_of(o, q, k, valid)
+    encoded = lists_triton.encode(key, q, k, g, o.bits)
+    return search(key, encoded, lists_triton.sort(encoded), k, valid, o, g, queries)
 
 
 def search(
+    key: Hashable,
     encoded: lists_triton.Encoded,
     ordered: tuple[Tensor, Tensor, Tensor],
     k: Tensor,
@@ -77,9 +84,9 @@ def search(
 ) -> Index:
     """Lists, intervals and plan of codes that `lists_triton.sort` has ordered."""
     codes, positions, order = ordered
-    built = lists_triton.build(codes, positions, k, valid, g, k.shape[1])
-    spans, places = search_triton.intervals(encoded.queries, order, built, g, o.topk)
-    reads, picked = tiles_triton.plan(places, built, spans, g, queries)
+    built = lists_triton.build(key, codes, positions, k, valid, g, k.shape[1])
+    spans, places = search_triton.intervals(key, encoded.queries, order, built, g, o.topk)
+    reads, picked = tiles_triton.plan(key, places, built, spans, g, queries)
     return Index(places, built.positions, built.planes, spans, reads, picked)
 
 
@@ -115,14 +122,16 @@ def _windows(
     tl.store(HIGH + batch * N + i, high, mask=i < N)
 
 
-def near(count: Tensor, valid: Tensor | None, N: int, o: Options) -> Near:
+WINDOWS = Kernel(_windows)
+FORWARD, BACKWARD = Kernel(attend_triton.tile_forward), Kernel(attend_triton.tile_backward)
+
+
+def near(key: Hashable, count: Tensor, valid: Tensor | None, N: int, o: Options) -> Near:
     """The local windows of N queries over keys counted in `count` [B, S]."""
     B, S = count.shape
     real = None if valid is None else (~valid).to(torch.uint8).sort(dim=-1, stable=True).indices.to(torch.int32)
     start, end, low, high = torch.empty(4, B, N, dtype=torch.int32, device=count.device)
-    _windows[(triton.cdiv(N, 256), B)](
-        count, real, start, end, low, high, N, S, o.offset, o.local_window, o.causal, 256
-    )
+    WINDOWS(key, (blocks(N, 256), B), count, real, start, end, low, high, N, S, o.offset, o.local_window, o.causal, 256)
     return Near(start, end, low, high, real)
 
 
@@ -131,7 +140,7 @@ def _precision(v: Tensor) -> str:
 
 
 def _padded(width: int) -> int:
-    return max(16, triton.next_power_of_2(width))
+    return max(16, power_of_two(width))
 
 
 def forward(
@@ -154,27 +163,27 @@ def forward(
     """
     B, H, N, D = q.shape
     S, W = v.shape[2:]
-    shape = tiles(W)
+    shape, key = tiles(W), key_of(o, q, k, v, gamma, valid)
     count = counted(valid, B, S, q.device) if o.mean or o.local_window else q
-    mean_k = means_triton.means(k, valid, count, o.mean) if o.mean else q.new_empty(0)
-    mean_v = means_triton.means(v, valid, count, o.mean) if o.mean else v.new_empty(0)
+    mean_k = means_triton.means(key, k, valid, count, o.mean) if o.mean else q.new_empty(0)
+    mean_v = means_triton.means(key, v, valid, count, o.mean) if o.mean else v.new_empty(0)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
-    n = near(count, valid, N, o) if o.local_window else None
+    n = near(key, count, valid, N, o) if o.local_window else None
     total = torch.empty(B, H, N, W, dtype=torch.float32, device=q.device) if n else den
     sizes = (N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3])
     tail = (shape.queries, shape.forward.step, ROOM, _precision(v))
-    grid = (triton.cdiv(N, shape.queries), B * H)
+    grid = (blocks(N, shape.queries), B * H)
     launch = {"num_warps": shape.forward.warps, "num_stages": shape.forward.stages}
     if n:
         real = n.start if n.real is None else n.real
-        attend_triton.tile_forward[grid](
-            q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, total,
+        FORWARD(
+            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, total,
             den, out, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
-    attend_triton.tile_forward[grid](
-        q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+    FORWARD(
+        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
         high, mean_k, mean_v, count, total, den, out, *sizes, D, W, _padded(W), o.causal, False, True, n is not None,
         o.mean, *tail, **launch,
     )  # fmt: skip
@@ -225,10 +234,10 @@ def backward(
     """
     B, H, N, D = q.shape
     S, W = v.shape[2:]
-    shape = tiles(W)
+    shape, key = tiles(W), key_of(o, q, k, v, gamma, valid, do)
     device, fixed = q.device, o.deterministic
     count = counted(valid, B, S, device) if o.mean or o.local_window else q
-    n = near(count, valid, N, o) if o.local_window else None
+    n = near(key, count, valid, N, o) if o.local_window else None
     dq = torch.empty_like(q)
     dg = torch.empty(B, H, N, dtype=torch.float32, device=device)
     kind = torch.int64 if fixed else torch.float32
@@ -242,25 +251,24 @@ def backward(
         N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3], *do.stride()[:3],
     )  # fmt: skip
     tail = (fixed, shape.queries, shape.backward.step, ROOM, _precision(v))
-    grid = (triton.cdiv(N, shape.queries), B * H)
+    grid = (blocks(N, shape.queries), B * H)
     launch = {"num_warps": shape.backward.warps, "num_stages": shape.backward.stages}
     if n:
         real = n.start if n.real is None else n.real
-        attend_triton.tile_backward[grid](
-            q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, den,
+        BACKWARD(
+            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, den,
             out, do, *grads, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
-    attend_triton.tile_backward[grid](
-        q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
+    BACKWARD(
+        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
         high, mean_k, mean_v, count, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, False, True,
         n is not None, o.mean, *tail, **launch,
     )  # fmt: skip
     if finishing:
         scale = None if scales is None else scales[:1]
-        dv = means_triton.finish(dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
+        dv = means_triton.finish(key, dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
     if o.mean or fixed:
         scale = None if scales is None else scales[1:]
-        dk = means_triton.finish(dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
+        dk = means_triton.finish(key, dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
     return dq, dk, dv, dg.sum((0, 2))
-
