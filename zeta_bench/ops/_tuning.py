@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pass:
-    """One kernel's shape: entries read at once, warps, software-pipelining stages."""
+    """One kernel's shape: entries read at once, warps, software-pipelining stages, registers a thread (None = any)."""
 
     step: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Tiles:
 def tiles(width: int) -> Tiles:
     """The shapes for values of so many columns."""
     if width <= 64:
-        return Tiles(32, Pass(32, 2, 2), Pass(32, 4, 2))
+        return Tiles(16, Pass(16, 1, 1), Pass(32, 1, 2))
     if width <= 128:
-        return Tiles(32, Pass(32, 4, 2), Pass(32, 4, 2))
-    return Tiles(16, Pass(32, 4, 2), Pass(16, 4, 2))
+        return Tiles(16, Pass(16, 2, 1), Pass(32, 2, 2))
+    return Tiles(16, Pass(16, 4, 1), Pass(16, 4, 2))

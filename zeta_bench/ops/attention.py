@@ -8,6 +8,7 @@ from torch import Tensor
 from zeta_bench.ops import debug, library
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.options import MEANS
+from zeta_bench.ops.search import check_devices, check_floating, check_points, check_valid, too_many_rows
 
 GAMMA_FLOOR = 2.0**-7
 """Smallest γ: 1/γ² = 16384 is still finite in fp16, whose largest number is 65504."""
@@ -37,7 +38,7 @@ def topk_attention(
         q: [B, H, N, d]; coordinates, computed in fp32, or in float64 if they are.
         k: [B, H, S, d].
         v: [B, Hv, S, dv], Hv a divisor of H (grouped value heads).
-        index: integer [B, H, N, k], positions of keys; −1 = none. A key that stands twice counts twice.
+        index: int32 or int64 [B, H, N, k], positions of keys; −1 = none. A key that stands twice counts twice.
         gamma: [H], floored at `GAMMA_FLOOR`.
         score: see above.
         mean: one more key and value, the means of k and of v over the valid j ≤ offset + i ("prefix") or over every
@@ -78,19 +79,14 @@ def check(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, mean: str | None, vali
     """Raise ValueError, naming the argument and its shape or value, for what no attention can take."""
     if mean not in MEANS:
         raise ValueError(f"mean must be None, 'prefix' or 'all'; got {mean!r}.")
-    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"q [B, H, N, d] and k [B, H, S, d] must agree; got {tuple(q.shape)} and {tuple(k.shape)}.")
+    check_points(q, k)
     if v.ndim != 4 or v.shape[0] != k.shape[0] or v.shape[2] != k.shape[2] or not v.shape[1] or q.shape[1] % v.shape[1]:
         raise ValueError(f"v must be [B, Hv, S, dv] with Hv dividing H; got {tuple(v.shape)} for k {tuple(k.shape)}.")
     if gamma.shape != (q.shape[1],):
         raise ValueError(f"gamma must be [H] = [{q.shape[1]}]; got {tuple(gamma.shape)}.")
-    if valid is not None and (valid.dtype != torch.bool or valid.shape != (k.shape[0], k.shape[2])):
-        want = (k.shape[0], k.shape[2])
-        raise ValueError(f"valid must be bool {want}; it is {valid.dtype} {tuple(valid.shape)}.")
-    given = {"q": q, "k": k, "v": v, "gamma": gamma} | ({} if valid is None else {"valid": valid})
-    if any(t.device != q.device for t in given.values()):
-        where = ", ".join(f"{name} on {t.device}" for name, t in given.items())
-        raise ValueError(f"all tensors must be on one device; {where}.")
+    check_floating(v=v, gamma=gamma)
+    check_valid(valid, k.shape[0], k.shape[2])
+    check_devices(q=q, k=k, v=v, gamma=gamma, valid=valid)
 
 
 def unsupported(q: Tensor, k: Tensor, v: Tensor, score: str = "cauchy") -> str:
@@ -103,18 +99,18 @@ def unsupported(q: Tensor, k: Tensor, v: Tensor, score: str = "cauchy") -> str:
         return f"q has d={q.shape[-1]} coordinates and the kernels take 8"
     if v.shape[-1] > 256:
         return f"v has dv={v.shape[-1]} columns and the kernels take 256"
-    if not q.shape[2] or not k.shape[2] or not v.shape[-1]:
-        return "there is nothing to attend"
-    return ""
+    if not q.numel() or not v.numel():
+        return f"there is nothing to attend: q is {tuple(q.shape)}, v {tuple(v.shape)}"
+    return too_many_rows(k)
 
 
 def _check_index(q: Tensor, index: Tensor, score: str) -> None:
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}.")
-    if index.ndim != 4 or index.shape[:3] != q.shape[:3] or index.is_floating_point():
-        raise ValueError(f"index must be integer [B, H, N, k]; got {index.dtype} {tuple(index.shape)}.")
-    if index.device != q.device:
-        raise ValueError(f"all tensors must be on one device; q on {q.device}, index on {index.device}.")
+    if index.ndim != 4 or index.shape[:3] != q.shape[:3] or index.dtype not in (torch.int32, torch.int64):
+        got = f"got {index.dtype} {tuple(index.shape)} for q {tuple(q.shape)}"
+        raise ValueError(f"index must be int32 or int64 [B, H, N, k]; {got}.")
+    check_devices(q=q, index=index)
 
 
 def _gather(k: Tensor, index: Tensor) -> Tensor:

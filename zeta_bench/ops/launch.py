@@ -30,11 +30,16 @@ class Kernel:
 
 
 def key_of(options: Hashable, *tensors: Tensor | None) -> Hashable:
-    """A key for `Kernel`: everything about the tensors that a launch depends on but where they lie."""
-    return (
-        options,
-        *((t.shape, t.stride(), t.dtype, t.device, t.data_ptr() % 16) if t is not None else None for t in tensors),
-    )
+    """A key for `Kernel`: everything about the tensors that a launch depends on but where they lie, as one number."""
+    whole = (options, *[None if t is None else _layout(t) for t in tensors])
+    return _keys.setdefault(whole, len(_keys))
+
+
+_keys: dict[Hashable, int] = {}
+
+
+def _layout(t: Tensor) -> Hashable:
+    return t.shape, t.stride(), t.dtype, t.device, t.data_ptr() % 16
 
 
 def blocks(n: int, size: int) -> int:

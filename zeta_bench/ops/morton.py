@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,8 @@ def morton_encode(
         [...], int32 where bits · d ≤ 31, else int64.
 
     Raises:
-        ValueError: if bits · d > 63, bits < 1, low ≥ high, x has no coordinates, or impl cannot run.
+        ValueError: if bits · d > 63, bits < 1, low ≥ high, x is not of floating point or has no coordinates, or impl
+            cannot run.
     """
     _check(x, low, high)
     d, width = x.shape[-1], settle_bits(x.shape[-1], bits)
@@ -109,8 +112,10 @@ def settle_bits(d: int, bits: int | None) -> int:
 def _check(x: Tensor, low: float, high: float) -> None:
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x must have coordinates in its last dimension; its shape is {tuple(x.shape)}.")
-    if not low < high:
-        raise ValueError(f"low must be below high; got low={low}, high={high}.")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point; it is {x.dtype} {tuple(x.shape)}.")
+    if not low < high or not math.isfinite(high - low):
+        raise ValueError(f"low must be below high, both finite; got low={low}, high={high}.")
 
 
 def _unsupported(x: Tensor) -> str:

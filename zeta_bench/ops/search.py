@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zeta_bench.ops import debug
 from zeta_bench.ops._impl import resolve
+
+INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
+"""What codes may be."""
+
+MAX_ROWS = 65535
+"""Rows, B · H, that the kernels take: they are the second dimension of a grid."""
 
 
 def limits(N: int, S: int, *, causal: bool, chunk: int, offset: int, device: torch.device) -> Tensor:
@@ -55,8 +62,18 @@ def zorder_search(
     Raises:
         ValueError: naming the argument and its shape or value.
     """
-    check_codes(q_codes, k_codes, k, chunk, valid)
-    if resolve(impl, k_codes.device) == "triton":
+    check_choice("k", k, chunk)
+    if q_codes.ndim != 3 or k_codes.ndim != 3 or q_codes.shape[:2] != k_codes.shape[:2]:
+        raise ValueError(
+            "q_codes [B, H, N] and k_codes [B, H, S] must agree; "
+            f"got {tuple(q_codes.shape)} and {tuple(k_codes.shape)}."
+        )
+    for name, codes in (("q_codes", q_codes), ("k_codes", k_codes)):
+        if codes.dtype not in INTEGERS:
+            raise ValueError(f"{name} must be integers; it is {codes.dtype} {tuple(codes.shape)}.")
+    check_valid(valid, k_codes.shape[0], k_codes.shape[2])
+    check_devices(q_codes=q_codes, k_codes=k_codes, valid=valid)
+    if resolve(impl, k_codes.device, too_many_rows(k_codes)) == "triton":
         from zeta_bench.ops import search_triton
 
         return search_triton.zorder_search(q_codes, k_codes, k, causal, chunk, valid, offset)
@@ -100,8 +117,15 @@ def exact_search(
 
     Returns:
         int32 [B, H, N, topk], ascending in distance; −1, at the end, where there are fewer than topk.
+
+    Raises:
+        ValueError: naming the argument and its shape or value.
     """
-    check_codes(q[..., 0], k[..., 0], topk, chunk, valid)
+    check_choice("topk", topk, chunk)
+    check_points(q, k)
+    check_valid(valid, k.shape[0], k.shape[2])
+    check_devices(q=q, k=k, valid=valid)
+    debug.check_coordinates(q, k)
     N, S = q.shape[-2], k.shape[-2]
     distance = squared_distance(q.detach(), k.detach())
     limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k.device)
@@ -155,18 +179,49 @@ def with_local_window(
     return torch.cat((index.masked_fill(twice, -1), near), dim=-1)
 
 
-def check_codes(q: Tensor, k: Tensor, topk: int, chunk: int, valid: Tensor | None) -> None:
-    """Raise ValueError, naming the argument and its shape or value, for what no search can take."""
+def check_choice(name: str, topk: int, chunk: int) -> None:
+    """Raise ValueError for a number of keys a query, called `name`, or a chunk below 1."""
+    if topk < 1:
+        raise ValueError(f"{name} must be at least 1; got {topk}.")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1; got {chunk}.")
-    if topk < 1:
-        raise ValueError(f"k must be at least 1; got {topk}.")
-    if q.ndim != 3 or k.ndim != 3 or q.shape[:2] != k.shape[:2]:
-        raise ValueError(
-            f"queries and keys must agree in [B, H, …]; queries have {tuple(q.shape)}, keys {tuple(k.shape)}."
-        )
-    if q.device != k.device:
-        raise ValueError(f"queries are on {q.device} and keys on {k.device}; move them to one device.")
-    if valid is not None and (valid.dtype != torch.bool or valid.shape != (k.shape[0], k.shape[-1])):
-        want = (k.shape[0], k.shape[-1])
-        raise ValueError(f"valid must be bool {want}; it is {valid.dtype} {tuple(valid.shape)}.")
+
+
+def check_points(q: Tensor, k: Tensor) -> None:
+    """Raise ValueError unless q is [B, H, N, d] and k [B, H, S, d], real numbers, with d at least 1."""
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1] or not q.shape[-1]:
+        shapes = f"got {tuple(q.shape)} and {tuple(k.shape)}"
+        raise ValueError(f"q [B, H, N, d] and k [B, H, S, d] must agree, with d at least 1; {shapes}.")
+    check_floating(q=q, k=k)
+
+
+def check_floating(**tensors: Tensor) -> None:
+    """Raise ValueError, naming the tensor, unless all are of floating point."""
+    for name, t in tensors.items():
+        if not t.is_floating_point():
+            raise ValueError(f"{name} must be floating point; it is {t.dtype} {tuple(t.shape)}.")
+
+
+def check_valid(valid: Tensor | None, B: int, S: int) -> None:
+    """Raise ValueError unless `valid` is bool [B, S] or None."""
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != (B, S)):
+        raise ValueError(f"valid must be bool {(B, S)}; it is {valid.dtype} {tuple(valid.shape)}.")
+
+
+def too_many_rows(k: Tensor) -> str:
+    """Why the kernels cannot do k [B, H, …], or ""."""
+    rows = k.shape[0] * k.shape[1]
+    return f"B · H = {rows} and the kernels take {MAX_ROWS}" if rows > MAX_ROWS else ""
+
+
+def check_devices(**tensors: Tensor | None) -> None:
+    """Raise ValueError, naming the tensors, unless all of them, but those that are None, are on one device."""
+    device = None
+    for t in tensors.values():
+        if t is None:
+            continue
+        if device is None:
+            device = t.device
+        elif t.device != device:
+            where = ", ".join(f"{name} on {t.device}" for name, t in tensors.items() if t is not None)
+            raise ValueError(f"all tensors must be on one device; {where}.")

@@ -9,7 +9,7 @@ from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.attention import check, topk_attention, unsupported
 from zeta_bench.ops.morton import MAX_BITS, settle_bits, zorder_codes
 from zeta_bench.ops.options import MEANS, Options
-from zeta_bench.ops.search import check_codes, with_local_window, zorder_search
+from zeta_bench.ops.search import check_choice, with_local_window, zorder_search
 
 
 def zeta_attention(
@@ -56,7 +56,7 @@ def zeta_attention(
         ValueError: naming the argument and its shape or value.
     """
     check(q, k, v, gamma, mean, valid)
-    check_codes(q[..., 0], k[..., 0], topk, chunk, valid)
+    check_choice("topk", topk, chunk)
     if local_window < 0:
         raise ValueError(f"local_window must be at least 0; got {local_window}.")
     width = settle_bits(q.shape[-1], bits)

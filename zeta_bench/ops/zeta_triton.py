@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeta_bench.ops import attend_triton, lists_triton, means_triton, search_triton, tiles_triton
-from zeta_bench.ops._tuning import tiles
+from zeta_bench.ops._tuning import Pass, tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
 from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
 from zeta_bench.ops.options import Options
@@ -139,6 +139,11 @@ def _precision(v: Tensor) -> str:
     return "ieee" if v.dtype == torch.float32 else "tf32"
 
 
+def _launch(shape: Pass) -> dict[str, int]:
+    options = {"num_warps": shape.warps, "num_stages": shape.stages}
+    return options if shape.registers is None else options | {"maxnreg": shape.registers}
+
+
 def _padded(width: int) -> int:
     return max(16, power_of_two(width))
 
@@ -174,7 +179,7 @@ def forward(
     sizes = (N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3])
     tail = (shape.queries, shape.forward.step, ROOM, _precision(v))
     grid = (blocks(N, shape.queries), B * H)
-    launch = {"num_warps": shape.forward.warps, "num_stages": shape.forward.stages}
+    launch = _launch(shape.forward)
     if n:
         real = n.start if n.real is None else n.real
         FORWARD(
@@ -252,7 +257,7 @@ def backward(
     )  # fmt: skip
     tail = (fixed, shape.queries, shape.backward.step, ROOM, _precision(v))
     grid = (blocks(N, shape.queries), B * H)
-    launch = {"num_warps": shape.backward.warps, "num_stages": shape.backward.stages}
+    launch = _launch(shape.backward)
     if n:
         real = n.start if n.real is None else n.real
         BACKWARD(
