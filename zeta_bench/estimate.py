@@ -105,7 +105,7 @@ def _costs(runs: Iterable[Run], session: Session) -> dict[str, Cost]:
     looked = {}
     for shape, run in shapes.items():
         with _failing(run, session):
-            model = make_model(run)
+            model = make_model(run).to(session.device)
             looked[shape] = (step_flops(run, model), model)
     clocks: dict[str, _Clock] = {}
     found = {}

@@ -71,6 +71,11 @@ class Session:
         return provenance.device_class(self.accelerated)
 
     @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if self.accelerated else torch.device("cpu")
+
+    @property
     def is_main(self) -> bool:
         """Whether this process speaks and writes: with several devices each has a process of its own."""
         ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -172,7 +177,7 @@ def _train(run: Run, session: Session, listener: Listener, found: Outcome) -> No
     splits: tuple[Split, ...] = (
         ("valid",) if protocol.select.split == "valid" and protocol.select.step == "last" else ("valid", "test")
     )
-    model = make_model(run)
+    model = make_model(run).to(session.device)  # which implementation runs depends on where it does
     found.flops = step_flops(run, model)
     found.impl = model.attentions()[0].impl
     module = found.module = BenchModule(model, run.task, protocol, splits)
@@ -258,7 +263,8 @@ def quiet_lightning() -> None:
 def step_flops(run: Run, model: Model) -> int:
     """FLOPs of the matrix products of one training step: three times a forward pass (backward is two).
 
-    The pass is also the first look at what a variant returns and at the metric's name.
+    The pass runs where the model is; what kernels of our own multiply is not seen. It is also the first look at what a
+    variant returns and at the metric's name.
 
     Raises:
         ZetaBenchError: an attention returns another shape than it was given.
@@ -267,16 +273,18 @@ def step_flops(run: Run, model: Model) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     batch = run.task.examples("valid").batch(torch.zeros(1, dtype=torch.int64))
-    where = select_labelled(batch) if model.shape.head == "lm" else None
+    device = next(model.parameters()).device
+    moved = {key: value.to(device) for key, value in batch.items()}
+    where = select_labelled(moved) if model.shape.head == "lm" else None
     was_training = model.training
     hooks = [attention.register_forward_hook(_require_shape) for attention in model.attentions()]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        logits = model.eval()(batch["inputs"], batch.get("valid"), where)
+        logits = model.eval()(moved["inputs"], moved.get("valid"), where)
     for hook in hooks:
         hook.remove()
     model.train(was_training)
     meter = run.task.meter()
-    meter.update(logits.float(), batch)
+    meter.update(logits.float().cpu(), batch)
     if run.protocol.metric not in (known := meter.compute().values):
         raise UsageError(
             f"protocol '{run.protocol.name}': task '{run.task_name}' has no metric '{run.protocol.metric}'; "

@@ -31,7 +31,7 @@ class Tiles:
 def tiles(width: int) -> Tiles:
     """The shapes for values of so many columns."""
     if width <= 64:
-        return Tiles(16, Pass(16, 1, 1), Pass(32, 1, 2))
+        return Tiles(16, Pass(16, 1, 1, 128), Pass(32, 1, 2))
     if width <= 128:
         return Tiles(16, Pass(16, 2, 1), Pass(32, 2, 2))
     return Tiles(16, Pass(16, 4, 1), Pass(16, 4, 2))

@@ -32,7 +32,10 @@ def reciprocal(x):
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """a @ b with fp32 sums. Triton's interpreter takes bf16 for integers there, so it gets the rounded numbers in fp32."""
+    """The product of a and b with fp32 sums.
+
+    Triton's interpreter takes bf16 for integers there, so it gets the rounded numbers in fp32.
+    """
     if INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32))
     return tl.dot(a, b, input_precision=PRECISION)
@@ -220,9 +223,11 @@ def tile_backward(
     LISTED: tl.constexpr, WINDOW: tl.constexpr, MEAN: tl.constexpr, FIXED: tl.constexpr, TILE: tl.constexpr,
     STEP: tl.constexpr, ROOM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a tile, with w = weight / Σ weights and δ = dO·O: ds = −2 w² Σ (dO·v − δ) for each squared distance.
+    """Gradients of a tile, with δ = dO·O and the share of a weight in the sum of weights.
 
-    The pass over the index comes after the LOCAL one and adds to its DQ and DG. DG: each query's share of γ's gradient, fp32 [R, N].
+    ∂/∂(q − k)² = −weight · share · (dO·v − δ) of each pair; `ds` is twice that, a factor of every gradient below.
+    The pass over the index comes after the LOCAL one and adds to its DQ and DG.
+    DG: each query's share of γ's gradient, fp32 [R, N].
     MEAN_DK: gradient of each query's mean key, fp32 [R, N, D]; MEAN_WEIGHT: its normalised weight, fp32 [R, N].
     """
     tile, tiles = tl.program_id(0), tl.num_programs(0)
@@ -305,7 +310,7 @@ def tile_backward(
     tl.store(DG + row * N + i, dg, mask=real)
     for c in tl.static_range(D):
         at = DQ + (row * N + i) * D + c
-        grad = dq[c]
         if WINDOW and not LOCAL:
-            grad += tl.load(at, mask=real, other=0.0)
-        tl.store(at, grad, mask=real)
+            tl.store(at, dq[c] + tl.load(at, mask=real, other=0.0), mask=real)
+        else:
+            tl.store(at, dq[c], mask=real)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import torch
 import triton
 import triton.language as tl
@@ -20,7 +18,7 @@ QUERIES = 16
 
 @triton.jit
 def _weights(q, k, there, g2, D: tl.constexpr):
-    """q − k, a tuple of vectors, and the Cauchy weight, 0 where there is no key."""
+    """The differences q − k, a tuple of vectors, and the Cauchy weight, 0 where there is no key."""
     x = ()
     for c in tl.static_range(D):
         x = x + (q[c] - k[c],)
@@ -145,8 +143,8 @@ def forward(
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     FORWARD(
-        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den, out, N, S, H, H // v.shape[1], offset, index.shape[-1],
-        *v.stride()[:3], D, W, power_of_two(W), mean, QUERIES,
+        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den,
+        out, N, S, H, H // v.shape[1], offset, index.shape[-1], *v.stride()[:3], D, W, power_of_two(W), mean, QUERIES,
     )  # fmt: skip
     return out, den, mean_k, mean_v
 
@@ -177,9 +175,9 @@ def backward(
     mean_dk = torch.empty(B, H, N, D, dtype=torch.float32, device=q.device) if mean else dq
     mean_weight = torch.empty(B, H, N, dtype=torch.float32, device=q.device) if mean else dg
     BACKWARD(
-        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den, out, do, dq, dk, dv, dg, mean_dk, mean_weight, N, S, H,
-        H // v.shape[1], offset, index.shape[-1], *v.stride()[:3], *do.stride()[:3], D, W, power_of_two(W),
-        mean, QUERIES,
+        (key, index.shape, index.dtype), (blocks(N, QUERIES), B * H), q, k, v, index, gamma, mean_k, mean_v, count, den,
+        out, do, dq, dk, dv, dg, mean_dk, mean_weight, N, S, H, H // v.shape[1], offset, index.shape[-1],
+        *v.stride()[:3], *do.stride()[:3], D, W, power_of_two(W), mean, QUERIES,
     )  # fmt: skip
     if mean or v.dtype != dv.dtype:
         dv = means_triton.finish(key, dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)

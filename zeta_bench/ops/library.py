@@ -58,15 +58,15 @@ def _(
     R, queries = B * H, tiles(v.shape[-1]).queries
     entries = Geometry(int(N), int(k.shape[2]), offset, chunk, causal).entries
     cells = -(-N // queries)
-    ints = {"dtype": torch.int32, "device": q.device}
+    ints = q.new_empty(0, dtype=torch.int32)
     return (
         *_fake_attention(q, k, v, mean),
-        torch.empty(R, N, **ints),
-        torch.empty(R, entries, **ints),
+        ints.new_empty(R, N),
+        ints.new_empty(R, entries),
         q.new_empty(R, D, entries),
-        torch.empty(2, R, N, **ints),
-        torch.empty(2, R, cells, **ints),
-        torch.empty(R, cells, ROOM, **ints),
+        ints.new_empty(2, R, N),
+        ints.new_empty(2, R, cells),
+        ints.new_empty(R, cells, ROOM),
     )
 
 
@@ -173,7 +173,8 @@ def _topk_backward(
     """Gradients of q, k, v and gamma; `found` is what `topk` returned."""
     from zeta_bench.ops import gather_triton
 
-    return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, *found, mean, offset)
+    out, den, mean_k, mean_v = found
+    return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, out, den, mean_k, mean_v, mean, offset)
 
 
 topk_backward = torch.library.custom_op("zeta_bench::topk_backward", _topk_backward, mutates_args=())
@@ -213,8 +214,8 @@ class _Zeta(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        return _zeta_gradient(ctx, do, run=_zeta_backward)
+    def backward(ctx: Any, *do: Tensor) -> tuple[Tensor | None, ...]:
+        return _zeta_gradient(ctx, *do, run=_zeta_backward)
 
 
 def _eager(*tensors: Tensor) -> bool:

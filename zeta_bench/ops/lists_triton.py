@@ -191,8 +191,8 @@ def encode(key: Hashable, q: Tensor, k: Tensor, g: Geometry, bits: int) -> Encod
         sort_keys = torch.empty(R, g.N, dtype=torch.int32, device=q.device)
     block = 256
     ENCODE(
-        key, (blocks(max(g.N, g.S), block), R), q, k, keys, sort_keys, queries, g.N, g.S, g.offset, g.chunk, g.first, g.levels, 2.0**bits,
-        d, bits, wide, g.causal, block,
+        key, (blocks(max(g.N, g.S), block), R), q, k, keys, sort_keys, queries, g.N, g.S, g.offset, g.chunk, g.first,
+        g.levels, 2.0**bits, d, bits, wide, g.causal, block,
     )  # fmt: skip
     return Encoded(keys, queries, sort_keys, both)
 
@@ -240,8 +240,8 @@ def build(
     if parts > 1:  # the first block of a row has none before it
         COUNT(key, (parts, R), order, mask, counts, g.S, H, g.first, g.levels, has, BLOCK)
     WRITE(
-        key, (parts, R), codes, order, mask, counts, list_codes, positions, order if k is None else k, planes, g.S, H, g.first, g.levels, g.entries, d, has,
-        BLOCK, 256,
+        key, (parts, R), codes, order, mask, counts, list_codes, positions, order if k is None else k, planes, g.S, H,
+        g.first, g.levels, g.entries, d, has, BLOCK, 256,
     )  # fmt: skip
     nearest = torch.empty(R, tops * SMALL.value, dtype=torch.int32, device=device)
     further = torch.empty(R, tops, dtype=torch.int32, device=device)

@@ -173,8 +173,8 @@ def with_local_window(
     B, H, N = index.shape[:3]
     places = torch.arange(max(S, offset + N), device=index.device)
     here = (offset + torch.arange(N, device=index.device)).expand(B, H, N)
-    how = {"causal": causal, "valid": valid, "offset": offset, "impl": "reference"}
-    near = zorder_search(here, places[:S].expand(B, H, S), k=window, **how)
+    keys = places[:S].expand(B, H, S)
+    near = zorder_search(here, keys, k=window, causal=causal, valid=valid, offset=offset, impl="reference")
     twice = (index[..., :, None] == near[..., None, :]).any(-1)
     return torch.cat((index.masked_fill(twice, -1), near), dim=-1)
 

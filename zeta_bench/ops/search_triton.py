@@ -71,8 +71,8 @@ def _scan(
 
 @triton.jit
 def _intervals(
-    CODES, ORDER, LIST_CODES, LIST, NEAREST, FURTHER, START, END, PLACES, N, S, offset, chunk, first, levels, entries, tops,
-    steps, topk, CAUSAL: tl.constexpr, ORDERED: tl.constexpr, QUERIES: tl.constexpr, STEP: tl.constexpr,
+    CODES, ORDER, LIST_CODES, LIST, NEAREST, FURTHER, START, END, PLACES, N, S, offset, chunk, first, levels, entries,
+    tops, steps, topk, CAUSAL: tl.constexpr, ORDERED: tl.constexpr, QUERIES: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Interval [START, END) of the query at each place of the order; empty where no key is permitted."""
     row = tl.program_id(1).to(tl.int64)
@@ -158,9 +158,9 @@ def intervals(
     places = torch.empty(0 if order is None else R, g.N, dtype=torch.int32, device=device)
     queries, step, warps = SHAPE
     INTERVALS(
-        key, (blocks(g.N, queries), R), codes, order, built.codes, built.positions, built.nearest, built.further, spans[0], spans[1], places, g.N, g.S,
-        g.offset, g.chunk, g.first, g.levels, g.entries, built.further.shape[1], g.S.bit_length(), topk, g.causal,
-        order is not None, queries, step, num_warps=warps,
+        key, (blocks(g.N, queries), R), codes, order, built.codes, built.positions, built.nearest, built.further,
+        spans[0], spans[1], places, g.N, g.S, g.offset, g.chunk, g.first, g.levels, g.entries, built.further.shape[1],
+        g.S.bit_length(), topk, g.causal, order is not None, queries, step, num_warps=warps,
     )  # fmt: skip
     return spans, places
 

@@ -67,9 +67,10 @@ def zeta_attention(
     if deterministic and q.is_cuda:
         raise ValueError("the reference adds up gradients in any order on a GPU; deterministic=True needs the kernels.")
     q_codes, k_codes = zorder_codes(q, k, bits=bits)
-    how = {"causal": causal, "valid": valid, "offset": offset}
-    index = zorder_search(q_codes, k_codes, k=topk, chunk=chunk, impl="reference", **how)
-    index = with_local_window(index, k.shape[2], local_window, **how)
+    index = zorder_search(
+        q_codes, k_codes, k=topk, causal=causal, chunk=chunk, valid=valid, offset=offset, impl="reference"
+    )
+    index = with_local_window(index, k.shape[2], local_window, causal=causal, valid=valid, offset=offset)
     return topk_attention(q, k, v, index, gamma, mean=mean, valid=valid, offset=offset, impl="reference")
 
 

@@ -183,14 +183,15 @@ def forward(
     if n:
         real = n.start if n.real is None else n.real
         FORWARD(
-            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, total,
-            den, out, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
+            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low,
+            n.high, q, v, den, total, den, out, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0,
+            *tail, **launch,
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     FORWARD(
-        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
-        high, mean_k, mean_v, count, total, den, out, *sizes, D, W, _padded(W), o.causal, False, True, n is not None,
-        o.mean, *tail, **launch,
+        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1],
+        ix.picked, low, high, mean_k, mean_v, count, total, den, out, *sizes, D, W, _padded(W), o.causal, False, True, n
+        is not None, o.mean, *tail, **launch,
     )  # fmt: skip
     return out, den, mean_k, mean_v
 
@@ -261,14 +262,15 @@ def backward(
     if n:
         real = n.start if n.real is None else n.real
         BACKWARD(
-            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high, q, v, den, den,
-            out, do, *grads, *sizes, D, W, _padded(W), o.causal, True, n.real is not None, False, 0, *tail, **launch,
+            (key, "near"), grid, q, k, v, gamma, n.start, real, n.start, n.end, n.start, n.start, n.start, n.low,
+            n.high, q, v, den, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, True, n.real is not None,
+            False, 0, *tail, **launch,
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     BACKWARD(
-        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low,
-        high, mean_k, mean_v, count, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, False, True,
-        n is not None, o.mean, *tail, **launch,
+        key, grid, q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1],
+        ix.picked, low, high, mean_k, mean_v, count, den, out, do, *grads, *sizes, D, W, _padded(W), o.causal, False,
+        True, n is not None, o.mean, *tail, **launch,
     )  # fmt: skip
     if finishing:
         scale = None if scales is None else scales[:1]
