@@ -197,7 +197,9 @@ def tile_forward(
                 x = x + (q[c] - mean[c],)
             weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
             MEAN_V += (batch * (H // G) + head // G) * means * W
-            value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
+            value = tl.load(
+                MEAN_V + place.to(tl.int64)[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0
+            )
             total += weight[:, None] * value.to(tl.float32)
             den += weight
         total = total / tl.maximum(den, TINY)[:, None]
@@ -293,7 +295,9 @@ def tile_backward(
             x = x + (q[c] - mean[c],)
         weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
         MEAN_V += (batch * (H // G) + head // G) * means * W
-        value = tl.load(MEAN_V + place[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0)
+        value = tl.load(
+            MEAN_V + place.to(tl.int64)[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0
+        )
         share = weight * inverse
         ds = share * (tl.sum(do.to(tl.float32) * value.to(tl.float32), 1) - delta) * weight * -2.0
         dg += ds

@@ -138,8 +138,8 @@ def forward(
     S, W = v.shape[2:]
     key = key_of((mean, offset), q, k, v, valid)
     count = counted(valid, B, S, q.device) if mean else q
-    mean_k = means_triton.means(key, k, valid, count, mean) if mean else q.new_empty(0)
-    mean_v = means_triton.means(key, v, valid, count, mean) if mean else v.new_empty(0)
+    mean_k = means_triton.means((key, "k"), k, valid, count, mean) if mean else q.new_empty(0)
+    mean_v = means_triton.means((key, "v"), v, valid, count, mean) if mean else v.new_empty(0)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     FORWARD(
@@ -180,7 +180,7 @@ def backward(
         *v.stride()[:3], *do.stride()[:3], D, W, power_of_two(W), mean, QUERIES,
     )  # fmt: skip
     if mean or v.dtype != dv.dtype:
-        dv = means_triton.finish(key, dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)
+        dv = means_triton.finish((key, "v"), dv, None, do, mean_weight, valid, count, mean, offset, v.dtype)
     if mean:
-        dk = means_triton.finish(key, dk, None, mean_dk, None, valid, count, mean, offset, torch.float32)
+        dk = means_triton.finish((key, "k"), dk, None, mean_dk, None, valid, count, mean, offset, torch.float32)
     return dq, dk, dv, dg.sum((0, 2))

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from zeta_bench.ops._tuning import tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
+from zeta_bench.ops.launch import on_device_of
 from zeta_bench.ops.options import MEANS, Options
 
 
@@ -41,8 +42,9 @@ def _zeta(
     from zeta_bench.ops import zeta_triton
 
     options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
-    index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
-    found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
+    with on_device_of(q):
+        index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
+        found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
     return (*found, index.order, index.positions, index.planes, index.spans, index.reads, index.picked)
 
 
@@ -106,7 +108,8 @@ def _zeta_backward(
     options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
     built = zeta_triton.Index(*index)
     out, den, mean_k, mean_v = found
-    return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
+    with on_device_of(q):
+        return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
 
 
 zeta_backward = torch.library.custom_op("zeta_bench::zeta_backward", _zeta_backward, mutates_args=())
@@ -145,7 +148,8 @@ def _topk(
     """Output, sum of weights, mean keys and values."""
     from zeta_bench.ops import gather_triton
 
-    return gather_triton.forward(q, k, v, index, gamma, valid, mean, offset)
+    with on_device_of(q):
+        return gather_triton.forward(q, k, v, index, gamma, valid, mean, offset)
 
 
 topk = torch.library.custom_op("zeta_bench::topk", _topk, mutates_args=())
@@ -174,7 +178,8 @@ def _topk_backward(
     from zeta_bench.ops import gather_triton
 
     out, den, mean_k, mean_v = found
-    return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, out, den, mean_k, mean_v, mean, offset)
+    with on_device_of(q):
+        return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, out, den, mean_k, mean_v, mean, offset)
 
 
 topk_backward = torch.library.custom_op("zeta_bench::topk_backward", _topk_backward, mutates_args=())
@@ -228,7 +233,14 @@ def zeta_attention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor
     o = options
     q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
     settings = (o.topk, o.causal, o.chunk, o.bits, o.mean, o.local_window, o.offset, o.deterministic)
-    inputs = (q, k, _dense(v), gamma.to(torch.float32), valid, *settings)
+    inputs = (
+        q,
+        k,
+        _dense(v),
+        gamma.to(torch.float32).contiguous(),
+        None if valid is None else valid.contiguous(),
+        *settings,
+    )
     return _Zeta.apply(*inputs) if _eager(q, k, v, gamma) else zeta(*inputs)[0]
 
 
@@ -244,4 +256,13 @@ def topk_attention(
 ) -> Tensor:
     """`zeta_bench.ops.topk_attention` by kernels; arguments as checked there."""
     q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
-    return topk(q, k, _dense(v), index.contiguous(), gamma.to(torch.float32), valid, MEANS.index(mean), offset)[0]
+    return topk(
+        q,
+        k,
+        _dense(v),
+        index.contiguous(),
+        gamma.to(torch.float32).contiguous(),
+        None if valid is None else valid.contiguous(),
+        MEANS.index(mean),
+        offset,
+    )[0]

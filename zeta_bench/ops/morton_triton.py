@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeta_bench.ops.launch import on_device_of
+
 BLOCK = 256
 
 
@@ -45,5 +47,6 @@ def encode(x: Tensor, bits: int, low: float, high: float) -> Tensor:
     n = out.numel()
     if n:
         grid = (triton.cdiv(n, BLOCK),)
-        _encode[grid](flat, out, n, float(low), float(high - low), 2.0**bits, d, bits, wide, BLOCK)
+        with on_device_of(x):
+            _encode[grid](flat, out, n, float(low), float(high - low), 2.0**bits, d, bits, wide, BLOCK)
     return out

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zeta_bench.ops import lists_triton as lists
 from zeta_bench.ops.geometry import Geometry
-from zeta_bench.ops.launch import Kernel, blocks
+from zeta_bench.ops.launch import Kernel, blocks, on_device_of
 from zeta_bench.ops.lists_triton import FAR, LARGE, SMALL, level_of, limit_of
 
 SHAPE = (8, 32, 1)
@@ -173,27 +173,22 @@ def zorder_search(
     g = Geometry(N, k_codes.shape[-1], offset, chunk, causal)
     if N == 0 or g.S == 0:
         return torch.full((B, H, N, k), -1, dtype=torch.int32, device=q_codes.device)
+    valid = None if valid is None else valid.contiguous()
+    with on_device_of(q_codes):
+        return _search(q_codes, k_codes, k, valid, g)
+
+
+def _search(q_codes: Tensor, k_codes: Tensor, k: int, valid: Tensor | None, g: Geometry) -> Tensor:
+    B, H, N = q_codes.shape
     kind = torch.promote_types(q_codes.dtype, k_codes.dtype)
     codes, order = k_codes.flatten(0, 1).to(kind).sort(dim=-1, stable=True)
     key = (q_codes.shape, g, k, kind, q_codes.device, valid is None)
     built = lists.build(key, codes, order, None, valid, g, H)
     spans, _ = intervals(key, q_codes.flatten(0, 1).to(kind).contiguous(), None, built, g, k)
     index = torch.empty(B, H, N, k, dtype=torch.int32, device=q_codes.device)
+    grid = (N, B * H)
     EMIT(
-        key,
-        (N, B * H),
-        built.positions,
-        spans[0],
-        spans[1],
-        index,
-        N,
-        g.S,
-        offset,
-        chunk,
-        g.entries,
-        k,
-        causal,
-        64,
+        key, grid, built.positions, spans[0], spans[1], index, N, g.S, g.offset, g.chunk, g.entries, k, g.causal, 64,
         num_warps=1,
-    )
+    )  # fmt: skip
     return index

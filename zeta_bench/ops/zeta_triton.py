@@ -170,8 +170,8 @@ def forward(
     S, W = v.shape[2:]
     shape, key = tiles(W), key_of(o, q, k, v, gamma, valid)
     count = counted(valid, B, S, q.device) if o.mean or o.local_window else q
-    mean_k = means_triton.means(key, k, valid, count, o.mean) if o.mean else q.new_empty(0)
-    mean_v = means_triton.means(key, v, valid, count, o.mean) if o.mean else v.new_empty(0)
+    mean_k = means_triton.means((key, "k"), k, valid, count, o.mean) if o.mean else q.new_empty(0)
+    mean_v = means_triton.means((key, "v"), v, valid, count, o.mean) if o.mean else v.new_empty(0)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     n = near(key, count, valid, N, o) if o.local_window else None
@@ -206,18 +206,19 @@ def _zeros(
     return both[: k.numel()].view(k), both[k.numel() :].view(v)
 
 
-def _scales(do: Tensor, v: Tensor, gamma: Tensor, H: int) -> Tensor:
+def _scales(do: Tensor, v: Tensor, gamma: Tensor, den: Tensor, H: int) -> Tensor:
     """Factors that bring dV and dK into an int64 without overflow, fp32 [2].
 
     Of one query |Σ_j w_ij dO| ≤ ‖dO‖, and |∂/∂k_j| ≤ 2 ‖dO‖ ‖v‖ / γ, because x / (x² + γ²) ≤ 1 / (2γ); N queries of the
-    heads that share a value head add up. A bit stays free for rounding.
+    heads that share a value head add up. A bit stays free for rounding. A coordinate that is not finite shows in the
+    sum of its weights, `den`; it must not turn into an integer unseen.
     """
     norm_do = torch.linalg.vector_norm(do, dim=-1, dtype=torch.float32).amax()
     norm_v = torch.linalg.vector_norm(v, dim=-1, dtype=torch.float32).amax()
     least = gamma.amin().clamp(min=attend_triton.GAMMA_FLOOR.value)
     queries = do.shape[2]
     bounds = torch.stack((norm_do * (queries * H / v.shape[1]), 2 * norm_do * norm_v * queries / least))
-    return 2.0**61 / bounds.clamp(min=1e-12)
+    return 2.0**61 / bounds.clamp(min=1e-12) + den.amax() * 0
 
 
 def backward(
@@ -249,7 +250,7 @@ def backward(
     kind = torch.int64 if fixed else torch.float32
     finishing = o.mean > 0 or fixed or v.dtype != kind
     dk, dv = _zeros(k.shape, v.shape, kind, device, together=finishing)
-    scales = _scales(do, v, gamma, H) if fixed else None
+    scales = _scales(do, v, gamma, den, H) if fixed else None
     mean_dk = torch.empty(B, H, N, D, dtype=torch.float32, device=device) if o.mean else dq
     mean_weight = torch.empty(B, H, N, dtype=torch.float32, device=device) if o.mean else dg
     grads = (dq, dk, dv, dg, mean_dk, mean_weight, scales)
@@ -274,8 +275,8 @@ def backward(
     )  # fmt: skip
     if finishing:
         scale = None if scales is None else scales[:1]
-        dv = means_triton.finish(key, dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
+        dv = means_triton.finish((key, "v"), dv, scale, do, mean_weight, valid, count, o.mean, o.offset, v.dtype)
     if o.mean or fixed:
         scale = None if scales is None else scales[1:]
-        dk = means_triton.finish(key, dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
+        dk = means_triton.finish((key, "k"), dk, scale, mean_dk, None, valid, count, o.mean, o.offset, torch.float32)
     return dq, dk, dv, dg.sum((0, 2))
