@@ -43,6 +43,16 @@ def test_the_table_of_the_readme_is_the_published_one() -> None:
     assert "\n".join(rows) in readme
 
 
+def test_rows_of_other_tables_in_the_readme_are_the_published_ones() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"<!-- rows of (results/tables/\S+\.md);.*?-->\n(.*?)(?=\n#|\n- )", readme, re.DOTALL)
+    assert quoted
+    for table, text in quoted:
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert rows
+        assert set(rows) <= set((ROOT / table).read_text(encoding="utf-8").splitlines()), table
+
+
 def test_published_runs_are_complete_and_clean() -> None:
     records = list(Store(ROOT / PUBLISHED_STORE).records())
     assert records

@@ -90,8 +90,8 @@ def plan(key: Hashable, order: Tensor, built: Lists, spans: Tensor, g: Geometry,
     reads = torch.empty(2, R, tiles, dtype=torch.int32, device=order.device)
     picked = torch.empty(R, tiles, ROOM, dtype=torch.int32, device=order.device)
     PLAN(
-        (key, tile), (tiles, R), order, built.positions, built.nearest, built.further, spans[0], spans[1], reads[0],
-        reads[1], picked, g.N, g.S, g.offset, g.chunk, g.entries, built.further.shape[1], g.causal, tile, SHORT, ROOM,
-        64, num_warps=1,
+        (key, tile, SHORT, ROOM), (tiles, R), order, built.positions, built.nearest, built.further, spans[0], spans[1],
+        reads[0], reads[1], picked, g.N, g.S, g.offset, g.chunk, g.entries, built.further.shape[1], g.causal, tile,
+        SHORT, ROOM, 64, num_warps=1,
     )  # fmt: skip
     return reads, picked
