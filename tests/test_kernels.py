@@ -216,9 +216,9 @@ def test_a_second_derivative_is_refused():
 
 
 def test_one_gamma_floor():
-    from zeta_bench.ops import attend_triton
+    from zeta_bench.ops import weights_triton
 
-    assert attend_triton.GAMMA_FLOOR.value == GAMMA_FLOOR
+    assert weights_triton.GAMMA_FLOOR.value == GAMMA_FLOOR
     case = make(DEVICE, N=20)
     case.gamma = torch.tensor([0.0, GAMMA_FLOOR / 2], device=DEVICE)
     outputs = run(case)

@@ -11,41 +11,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from zeta_bench.ops._impl import INTERPRETING
 from zeta_bench.ops.lists_triton import FAR, columns, limit_of
-
-GAMMA_FLOOR = tl.constexpr(2.0**-7)
-"""As in `zeta_bench.ops.attention`; a test holds the two equal."""
-
-TINY = tl.constexpr(1e-30)
-
-INTERPRETED = tl.constexpr(INTERPRETING)
-
-
-@triton.jit
-def reciprocal(x):
-    """1 / x of a normal x > 0, to an ulp: one instruction where a division takes ten."""
-    if INTERPRETED:
-        return 1.0 / x
-    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
-
-
-@triton.jit
-def product(a, b, PRECISION: tl.constexpr):
-    """The product of a and b with fp32 sums.
-
-    Triton's interpreter takes bf16 for integers there, so it gets the rounded numbers in fp32.
-    """
-    if INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32))
-    return tl.dot(a, b, input_precision=PRECISION)
-
-
-@triton.jit
-def squared_gamma(GAMMA, head):
-    """γ² of a head, γ floored."""
-    gamma = tl.maximum(tl.load(GAMMA + head).to(tl.float32), GAMMA_FLOOR)
-    return gamma * gamma
+from zeta_bench.ops.weights_triton import (
+    GAMMA_FLOOR,
+    TINY,
+    mean_gradient,
+    mean_token,
+    product,
+    reciprocal,
+    square_sum,
+    squared_gamma,
+)
 
 
 @triton.jit
@@ -55,15 +31,6 @@ def _differences(q, k, D: tl.constexpr):
     for c in tl.static_range(D):
         out = out + (q[c][:, None] - k[c][None, :],)
     return out
-
-
-@triton.jit
-def square_sum(x, D: tl.constexpr):
-    """Σ_c x_c²."""
-    total = x[0] * x[0]
-    for c in tl.static_range(1, D):
-        total += x[c] * x[c]
-    return total
 
 
 @triton.jit
@@ -126,18 +93,6 @@ def _tile(
 
 
 @triton.jit
-def mean_place(i, real, COUNTED, batch, S, offset, PREFIX: tl.constexpr):
-    """Where the mean token of query i stands among the means, and whether it has one."""
-    if PREFIX:
-        p = i + offset
-        place = tl.minimum(tl.maximum(p, 0), S - 1)
-        there = real & (p >= 0)
-        return place, there & (tl.load(COUNTED + batch * S + place, mask=there, other=0) > 0)
-    else:
-        return i * 0, real & (tl.load(COUNTED + batch * S + S - 1) > 0)
-
-
-@triton.jit
 def tile_forward(
     Q, K, V, GAMMA, ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, MEAN_K, MEAN_V, COUNTED, SUM,
     DEN, OUT, N, S, H, G, offset, chunk, entries, v_b, v_h, v_n,
@@ -189,18 +144,10 @@ def tile_forward(
         tl.store(SUM + out, total, mask=real[:, None] & column[None, :])
     else:
         if MEAN > 0:
-            place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
-            means = S if MEAN == 1 else 1
-            mean = columns(MEAN_K + row * means * D, place, there, D)
-            x = ()
-            for c in tl.static_range(D):
-                x = x + (q[c] - mean[c],)
-            weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
-            MEAN_V += (batch * (H // G) + head // G) * means * W
-            value = tl.load(
-                MEAN_V + place.to(tl.int64)[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0
-            )
-            total += weight[:, None] * value.to(tl.float32)
+            _, weight, value = mean_token(
+                q, MEAN_K, MEAN_V, COUNTED, i, real, row, S, H, G, offset, g2, d, D, W, MEAN
+            )  # fmt: skip
+            total += weight[:, None] * value
             den += weight
         total = total / tl.maximum(den, TINY)[:, None]
         tl.store(OUT + out, total.to(OUT.dtype.element_ty), mask=real[:, None] & column[None, :])
@@ -287,26 +234,12 @@ def tile_backward(
         dv = product(tl.trans(share.to(do.dtype)), do, PRECISION)
         _add(DV + p.to(tl.int64)[:, None] * W + d[None, :], dv, used[:, None] & column[None, :], scale_v, FIXED)
     if MEAN > 0 and not LOCAL:
-        place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
-        means = S if MEAN == 1 else 1
-        mean = columns(MEAN_K + row * means * D, place, there, D)
-        x = ()
-        for c in tl.static_range(D):
-            x = x + (q[c] - mean[c],)
-        weight = tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
-        MEAN_V += (batch * (H // G) + head // G) * means * W
-        value = tl.load(
-            MEAN_V + place.to(tl.int64)[:, None] * W + d[None, :], mask=there[:, None] & column[None, :], other=0.0
+        x, weight, value = mean_token(
+            q, MEAN_K, MEAN_V, COUNTED, i, real, row, S, H, G, offset, g2, d, D, W, MEAN
+        )  # fmt: skip
+        dq, dg = mean_gradient(
+            x, weight, value, do.to(tl.float32), delta, inverse, dq, dg, MEAN_DK, MEAN_WEIGHT, row * N + i, real, D
         )
-        share = weight * inverse
-        ds = share * (tl.sum(do.to(tl.float32) * value.to(tl.float32), 1) - delta) * weight * -2.0
-        dg += ds
-        so_far = ()
-        for c in tl.static_range(D):
-            so_far = so_far + (dq[c] + ds * x[c],)
-            tl.store(MEAN_DK + (row * N + i) * D + c, -ds * x[c], mask=real)
-        dq = so_far
-        tl.store(MEAN_WEIGHT + row * N + i, share, mask=real)
     gamma = tl.load(GAMMA + head).to(tl.float32)
     dg = tl.where(gamma >= GAMMA_FLOOR, dg * gamma, 0.0)  # ∂γ²/∂γ = 2γ, and dg holds the 2
     if WINDOW and not LOCAL:

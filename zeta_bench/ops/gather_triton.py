@@ -8,21 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from zeta_bench.ops import means_triton
-from zeta_bench.ops.attend_triton import GAMMA_FLOOR, TINY, mean_place, reciprocal, square_sum, squared_gamma
 from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
 from zeta_bench.ops.lists_triton import columns
+from zeta_bench.ops.weights_triton import GAMMA_FLOOR, TINY, mean_gradient, mean_token, squared_gamma, weigh
 from zeta_bench.ops.zeta_triton import counted
 
 QUERIES = 16
-
-
-@triton.jit
-def _weights(q, k, there, g2, D: tl.constexpr):
-    """The differences q − k, a tuple of vectors, and the Cauchy weight, 0 where there is no key."""
-    x = ()
-    for c in tl.static_range(D):
-        x = x + (q[c] - k[c],)
-    return x, tl.where(there, reciprocal(square_sum(x, D) + g2), 0.0)
 
 
 @triton.jit
@@ -42,18 +33,16 @@ def _gather_forward(
     for c in range(topk):
         p = tl.load(INDEX + (row * N + i) * topk + c, mask=real, other=-1)
         there = (p >= 0) & (p < S)
-        _, weight = _weights(q, columns(K + row * S * D, p, there, D), there, g2, D)
+        _, weight = weigh(q, columns(K + row * S * D, p, there, D), there, g2, D)
         at = V + p.to(tl.int64)[:, None] * v_n + d[None, :]
         v = tl.load(at, mask=there[:, None] & column[None, :], other=0.0)
         total += weight[:, None] * v.to(tl.float32)
         den += weight
     if MEAN > 0:
-        place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
-        means = S if MEAN == 1 else 1
-        _, weight = _weights(q, columns(MEAN_K + row * means * D, place, there, D), there, g2, D)
-        at = MEAN_V + ((batch * (H // G) + head // G) * means + place)[:, None] * W + d[None, :]
-        v = tl.load(at, mask=there[:, None] & column[None, :], other=0.0)
-        total += weight[:, None] * v.to(tl.float32)
+        _, weight, value = mean_token(
+            q, MEAN_K, MEAN_V, COUNTED, i, real, row, S, H, G, offset, g2, d, D, W, MEAN
+        )  # fmt: skip
+        total += weight[:, None] * value
         den += weight
     total = total / tl.maximum(den, TINY)[:, None]
     tl.store(
@@ -92,7 +81,7 @@ def _gather_backward(
     for n in range(topk):
         p = tl.load(INDEX + (row * N + i) * topk + n, mask=real, other=-1)
         there = (p >= 0) & (p < S)
-        x, weight = _weights(q, columns(K + row * S * D, p, there, D), there, g2, D)
+        x, weight = weigh(q, columns(K + row * S * D, p, there, D), there, g2, D)
         cell = p.to(tl.int64)[:, None]
         v = tl.load(V + cell * v_n + d[None, :], mask=there[:, None] & column[None, :], other=0.0).to(tl.float32)
         share = weight * inverse
@@ -107,20 +96,10 @@ def _gather_backward(
             DV + cell * W + d[None, :], share[:, None] * do, mask=there[:, None] & column[None, :], sem="relaxed"
         )
     if MEAN > 0:
-        place, there = mean_place(i, real, COUNTED, batch, S, offset, MEAN == 1)
-        means = S if MEAN == 1 else 1
-        x, weight = _weights(q, columns(MEAN_K + row * means * D, place, there, D), there, g2, D)
-        at = MEAN_V + ((batch * (H // G) + head // G) * means + place)[:, None] * W + d[None, :]
-        v = tl.load(at, mask=there[:, None] & column[None, :], other=0.0).to(tl.float32)
-        share = weight * inverse
-        ds = share * (tl.sum(do * v, 1) - delta) * weight * -2.0
-        dg += ds
-        so_far = ()
-        for c in tl.static_range(D):
-            so_far = so_far + (dq[c] + ds * x[c],)
-            tl.store(MEAN_DK + (row * N + i) * D + c, -ds * x[c], mask=real)
-        dq = so_far
-        tl.store(MEAN_WEIGHT + row * N + i, share, mask=real)
+        x, weight, value = mean_token(
+            q, MEAN_K, MEAN_V, COUNTED, i, real, row, S, H, G, offset, g2, d, D, W, MEAN
+        )  # fmt: skip
+        dq, dg = mean_gradient(x, weight, value, do, delta, inverse, dq, dg, MEAN_DK, MEAN_WEIGHT, row * N + i, real, D)
     gamma = tl.load(GAMMA + head).to(tl.float32)
     tl.store(DG + row * N + i, tl.where(gamma >= GAMMA_FLOOR, dg * gamma, 0.0), mask=real)
     for c in tl.static_range(D):

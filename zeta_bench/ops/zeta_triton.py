@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeta_bench.ops import attend_triton, lists_triton, means_triton, search_triton, tiles_triton
+from zeta_bench.ops import attend_triton, lists_triton, means_triton, search_triton, tiles_triton, weights_triton
 from zeta_bench.ops._tuning import Pass, tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
 from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
@@ -215,7 +215,7 @@ def _scales(do: Tensor, v: Tensor, gamma: Tensor, den: Tensor, H: int) -> Tensor
     """
     norm_do = torch.linalg.vector_norm(do, dim=-1, dtype=torch.float32).amax()
     norm_v = torch.linalg.vector_norm(v, dim=-1, dtype=torch.float32).amax()
-    least = gamma.amin().clamp(min=attend_triton.GAMMA_FLOOR.value)
+    least = gamma.amin().clamp(min=weights_triton.GAMMA_FLOOR.value)
     queries = do.shape[2]
     bounds = torch.stack((norm_do * (queries * H / v.shape[1]), 2 * norm_do * norm_v * queries / least))
     return 2.0**61 / bounds.clamp(min=1e-12) + den.amax() * 0
