@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ import typer
 
 from zeta_bench import __version__
 from zeta_bench.cli_bench import bench
+from zeta_bench.cli_ls import list_things
 from zeta_bench.console import (
     STOPPED,
     ctrl_c,
@@ -25,7 +25,6 @@ from zeta_bench.console import (
     print_audit,
     print_audits,
     print_report,
-    print_table,
 )
 from zeta_bench.errors import UsageError
 from zeta_bench.listing import completion
@@ -45,15 +44,6 @@ app = typer.Typer(
 
 DEBUG = False
 REPORT = USER_STORE / "report"
-
-
-class What(StrEnum):
-    """What ``ls`` can list."""
-
-    variants = "variants"
-    tasks = "tasks"
-    protocols = "protocols"
-    records = "records"
 
 
 Attn = Annotated[
@@ -95,29 +85,7 @@ def options(
     DEBUG = debug
 
 
-@app.command("ls")
-def list_things(
-    what: Annotated[
-        What | None, typer.Argument(help="variants · tasks · protocols · records; all but records if left out.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    records: RecordsDir = USER_STORE,
-) -> None:
-    """List variants, tasks, protocols or records."""
-    from zeta_bench import listing
-
-    listing.check_folder(records)
-    chosen = [what] if what else [What.variants, What.tasks, What.protocols]
-    rows = {str(kind): listing.rows(str(kind), records) for kind in chosen}
-    if json:
-        import json as encoder
-
-        out(encoder.dumps(rows if what is None else rows[str(what)], indent=1, ensure_ascii=False))
-        return
-    for kind, table in rows.items():
-        print_table(listing.shown(kind, table), title=kind, empty=f"no {kind} in {records}")
-    for problem in listing.problems(records if what is What.records else None):
-        err(problem)
+app.command("ls")(list_things)
 
 
 @app.command()

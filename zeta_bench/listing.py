@@ -12,19 +12,22 @@ from zeta_bench.records import USER_STORE, Store
 from zeta_bench.registry import catalogue, label, tasks_of
 
 Rows = list[dict[str, Any]]
+_UNITS = {"percent": " %", "ms": " ms", "MB": " MB"}
 
 
-def rows(kind: str, records: Path) -> Rows:
-    """Rows of one kind: variants, tasks, protocols or records (of the store at `records`)."""
-    return (
-        {"variants": _variants, "tasks": _tasks, "protocols": _protocols}[kind]()
-        if kind != "records"
-        else _records(records)
-    )
+def rows(kind: str, records: Path, task: str | None = None) -> Rows:
+    """Rows of one kind: variants, tasks, protocols, records (of the store at `records`) or published (of a `task`)."""
+    if kind == "records":
+        return _records(records)
+    if kind == "published":
+        return _published(task)
+    return {"variants": _variants, "tasks": _tasks, "protocols": _protocols}[kind]()
 
 
 def shown(kind: str, table: Rows) -> Rows:
     """The rows as a terminal shows them; ``--json`` has all."""
+    if kind == "published":
+        return [_published_line(row) for row in table]
     if kind != "records":
         return table
     return [
@@ -61,6 +64,12 @@ def check_folder(records: Path) -> None:
     """Raise UsageError if the user names a folder of records that is not there."""
     if records != USER_STORE and not records.is_dir():
         raise UsageError(f"there is no folder {records}; --records takes a folder that 'zeta-bench run' wrote to.")
+
+
+def check_task_option(kind: str | None, task: str | None) -> None:
+    """Raise UsageError for ``--task`` with something that it does not narrow."""
+    if task is not None and kind != "published":
+        raise UsageError("--task goes with published numbers alone: zeta-bench ls published --task mqar.")
 
 
 def check_tasks(names: Sequence[str]) -> None:
@@ -121,3 +130,22 @@ def _records(root: Path) -> Rows:
         }
         for record in Store(root).records()
     ]
+
+
+def _published(task: str | None) -> Rows:
+    from zeta_bench.published import of_task, read_published
+
+    found = read_published()
+    return [row.model_dump() for row in (found if task is None else of_task(found, task))]
+
+
+def _published_line(row: dict[str, Any]) -> dict[str, Any]:
+    """What fits on a line; a number that was not seen at its source says so."""
+    who = row["variant"] + (f" ({row['ours']} here)" if row["ours"] else "")
+    doubt = "" if row["verified"] == "yes" else f", {row['verified']}"
+    return {
+        **{"task": row["task"], "at": ", ".join(part.rpartition(".")[2] for part in row["grid"].split(", "))},
+        **{"protocol": row["protocol"], "variant": who},
+        "result": f"{row['metric']} {row['value']:g}{_UNITS.get(row['unit'], '')}{doubt}",
+        "paper": f"{row['paper']}, {row['place']}" if row["place"] != "unknown" else row["paper"],
+    }

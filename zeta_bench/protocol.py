@@ -145,7 +145,8 @@ def _change(protocol: Protocol, changed: Mapping[str, Any]) -> Protocol:
             f"protocol '{protocol.name}' moves {', '.join(dropped[0].keys)} together; "
             f"pick one of its values: {' · '.join(str(list(row)) for row in dropped[0].values)}."
         )
-    return _apply(protocol, changed, grid=grid, name=name)
+    # Published numbers are not of the changed protocol.
+    return _apply(protocol, changed, grid=grid, name=name, published=())
 
 
 def _apply(protocol: Protocol, values: Mapping[str, Any], **fields: Any) -> Protocol:

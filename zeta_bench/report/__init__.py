@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from zeta_bench.efficiency.workload import TASKS
 from zeta_bench.errors import UsageError
+from zeta_bench.published import read_published
 from zeta_bench.records import Record, frame, read_all, write_atomically
 from zeta_bench.registry import catalogue
 from zeta_bench.report.bench_tables import build_bench_table
@@ -69,10 +70,11 @@ def make_report(records: Sequence[tuple[str, Record]]) -> Report:
     if not runs and not benches:
         return Report(nothing="nothing to report: no run was recorded.")
     comparisons = compare(frame(runs)) if runs else ()
+    published = read_published() if any(each.rule.published for each in comparisons) else ()
     defects = {name: variant.defect for name, variant in catalogue().variants.items() if variant.defect}
     return Report(
         comparisons,
-        tuple(build_table(each, defects) for each in comparisons),
+        tuple(build_table(each, defects, published) for each in comparisons),
         benches,
         tuple(build_bench_table(each, defects) for each in benches),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zeta_bench.published import Published
 from zeta_bench.report import style, text
+from zeta_bench.report.beside import beside_run
 from zeta_bench.report.selection import Comparison
 from zeta_bench.report.stats import Cell, place, point_key
 
@@ -13,12 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def cell_frame(comparison: Comparison, defects: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a cell, with full precision: the numbers behind a table and a figure."""
+def cell_frame(
+    comparison: Comparison, defects: Mapping[str, str] | None = None, published: Sequence[Published] = ()
+) -> pd.DataFrame:
+    """One row a cell, with full precision: the numbers behind a table and a figure.
+
+    A published protocol that has a number for one of the cells adds ``published.<id>`` and ``published.<id>.source``.
+    """
     import pandas as pd
 
     cells = sorted(comparison.cells, key=lambda cell: (style.order(cell.series), point_key(cell.point), place(cell)))
-    return pd.DataFrame([_cell_row(cell, comparison, defects or {}) for cell in cells])
+    return pd.DataFrame(
+        [_cell_row(cell, comparison, defects or {}) | _beside(cell, comparison, published) for cell in cells]
+    )
 
 
 def _cell_row(cell: Cell, comparison: Comparison, defects: Mapping[str, str]) -> dict[str, Any]:
@@ -46,6 +55,12 @@ def _cell_row(cell: Cell, comparison: Comparison, defects: Mapping[str, str]) ->
         "run_ids": " ".join(run.run_id for run in cell.runs),
         "defect": defects.get(run.variant, ""),
     }
+
+
+def _beside(cell: Cell, comparison: Comparison, published: Sequence[Published]) -> dict[str, Any]:
+    held = beside_run(comparison, published, cell.runs[0], cell.point)
+    figures = {f"published.{name}": row.figure for name, row in held.items()}
+    return figures | {f"published.{name}.source": row.source for name, row in held.items()}
 
 
 def _joined(cell: Cell, field: str) -> str:

@@ -23,11 +23,13 @@ class Rule:
         axis: grid keys settled by selection; empty = every point is reported.
         split: the split that chooses.
         known: the protocol's file was at hand in the very content that the records name.
+        published: ids of the published protocols that it may stand beside.
     """
 
     axis: tuple[str, ...] = ()
     split: str = "valid"
     known: bool = True
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def find_rule(task: str, protocol_id: str) -> Rule:
         return Rule(known=False)
     if point.protocol_id != protocol_id:
         return Rule(known=False)
-    select = point.protocol.select
+    select, published = point.protocol.select, point.protocol.published
     if select.axis not in point.values:  # --set may have taken the axis out of the grid
-        return Rule(split=select.split)
+        return Rule(split=select.split, published=published)
     # Keys that move together with the selected one are settled with it.
-    return Rule(next(axis.keys for axis in whole.grid if select.axis in axis.keys), select.split)
+    keys = next(axis.keys for axis in whole.grid if select.axis in axis.keys)
+    return Rule(keys, select.split, published=published)
 
 
 def compare(frame: pd.DataFrame, rule_of: Callable[[str, str], Rule] = find_rule) -> tuple[Comparison, ...]:

@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from zeta_bench.published import Published
 from zeta_bench.report import style, text
+from zeta_bench.report.beside import Held, beside_run, column_name, figure_text, published_notes
 from zeta_bench.report.frames import cell_frame
 from zeta_bench.report.selection import Comparison
 from zeta_bench.report.stats import WIDTH, Cell, Point, place, point_key, split_point
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from zeta_bench.records import Record
 
 MOST_COLUMNS = 6
 DAGGER = "†"
@@ -87,23 +91,36 @@ class _Row:
     def pick(self, field: str) -> list[float | None]:
         return [cell.median(field) for cell in self.cells.values()]
 
+    @property
+    def run(self) -> Record:
+        """One of its runs: what they share is who and under which settings."""
+        return next(iter(self.cells.values())).runs[0]
 
-def build_table(comparison: Comparison, defects: Mapping[str, str] | None = None) -> Table:
+
+def build_table(
+    comparison: Comparison, defects: Mapping[str, str] | None = None, published: Sequence[Published] = ()
+) -> Table:
     """The table of one comparison.
 
     Args:
         comparison: the cells of one task and protocol.
         defects: a sentence for each variant name that is known to fail an audit; it gets a dagger and a footnote.
+        published: numbers of papers; those that may stand beside a cell get a column of their own.
     """
     defects = defects or {}
     columns, rows = _layout(comparison)
     best = _winners(comparison, rows, columns)
     digits = text.decimals(comparison.cells)
     names, costs = _name_columns(comparison, rows, defects), _cost_columns()
+    held = {(id(row), point): _held(comparison, published, row, point) for row in rows for point in columns}
+    figures = [(point, protocol) for point in columns for protocol in ("", *_protocols(held, point))]
     entries = [
         (
             *(Entry(write(row)) for write in names.values()),
-            *(_entry(row.cells.get(point), digits, best) for point in columns),
+            *(
+                _beside(held[id(row), point], protocol) if protocol else _entry(row.cells.get(point), digits, best)
+                for point, protocol in figures
+            ),
             *(Entry(write(row)) for write in costs.values()),
         )
         for row in rows
@@ -114,12 +131,15 @@ def build_table(comparison: Comparison, defects: Mapping[str, str] | None = None
         caption=text.provenance(comparison),
         columns=(
             *(Column(name, "who") for name in names),
-            *(Column(_column_name(comparison, point), "figure") for point in columns),
+            *(Column(_column_name(comparison, point, protocol), "figure") for point, protocol in figures),
             *(Column(name, "cost") for name in costs),
         ),
         rows=tuple(entries),
-        notes=tuple(_notes(comparison, rows, defects, bool(best))),
-        frame=cell_frame(comparison, defects),
+        notes=(
+            *_notes(comparison, rows, defects, bool(best)),
+            *published_notes(comparison, published, held.values()),
+        ),
+        frame=cell_frame(comparison, defects, published),
     )
 
 
@@ -205,8 +225,22 @@ def _cost_columns() -> dict[str, Callable[[_Row], str]]:
     }
 
 
-def _column_name(comparison: Comparison, point: Point) -> str:
-    return text.point_text(point, text.all_keys(comparison.cells)) if point else metric_text(comparison)
+def _beside(held: Held, protocol: str) -> Entry:
+    return Entry(figure_text(held, protocol), faint=protocol not in held)
+
+
+def _held(comparison: Comparison, published: Sequence[Published], row: _Row, column: Point) -> Held:
+    return beside_run(comparison, published, row.run, (*column, *row.setting))
+
+
+def _protocols(held: Mapping[tuple[int, Point], Held], column: Point) -> list[str]:
+    """Published protocols with a number somewhere in a column: each gets one beside it."""
+    return sorted({protocol for (_, point), rows in held.items() if point == column for protocol in rows})
+
+
+def _column_name(comparison: Comparison, point: Point, protocol: str) -> str:
+    told = text.point_text(point, text.all_keys(comparison.cells))
+    return column_name(told, protocol) if protocol else told or metric_text(comparison)
 
 
 def _entry(cell: Cell | None, digits: int, best: set[int]) -> Entry:
@@ -216,7 +250,7 @@ def _entry(cell: Cell | None, digits: int, best: set[int]) -> Entry:
 
 
 def _base(row: _Row) -> str:
-    return next(iter(row.cells.values())).runs[0].variant
+    return row.run.variant
 
 
 def _notes(comparison: Comparison, rows: list[_Row], defects: Mapping[str, str], bold: bool) -> Iterable[str]:
