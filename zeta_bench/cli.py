@@ -14,6 +14,7 @@ import typer
 
 from zeta_bench import __version__
 from zeta_bench.cli_bench import bench
+from zeta_bench.cli_compare import compare
 from zeta_bench.cli_ls import list_things
 from zeta_bench.console import (
     STOPPED,
@@ -182,6 +183,7 @@ def audit(
 
 
 app.command()(bench)
+app.command()(compare)
 
 
 @app.command()
