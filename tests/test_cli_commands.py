@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,7 +127,20 @@ def test_the_doctor_says_what_works():
     assert (said.code, said.err) == (0, "")
     for word in ("zeta-bench", "torch", "triton", "GPU", "task mqar", "ready", "records runs", "disk"):
         assert word in said.out
+    assert re.search(r"kernels +impl='auto' takes (reference|triton) here", said.out)
     assert str(Path.home()) not in said.out
+
+
+def test_the_doctor_tells_kernels_that_do_not_run(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no such driver\nand a long story")
+
+    monkeypatch.setattr("zeta_bench.ops.zeta_attention", broken)
+    said = call("doctor")
+    assert (said.code, said.err) == (0, "")
+    assert "which does not run: RuntimeError: no such driver\n" in said.out
+    monkeypatch.setattr("zeta_bench.ops.zeta_attention", lambda q, k, v, gamma: v * 2)
+    assert "gives wrong numbers here" in call("doctor").out
 
 
 def test_a_table_that_does_not_fit_is_set_below_one_another(capsys, monkeypatch):

@@ -25,6 +25,7 @@ def findings() -> Iterator[tuple[str, str]]:
     yield "torch", _torch()
     yield "triton", _version("triton", "absent: the kernels cannot run, the reference can")
     yield "GPU", _gpu()
+    yield "kernels", _kernels()
     for extra, module in EXTRAS.items():
         have = importlib.util.find_spec(module) is not None
         yield f"extra [{extra}]", "installed" if have else f"not installed (pip install 'zeta-bench[{extra}]')"
@@ -59,6 +60,23 @@ def _gpu() -> str:
         return "none found: runs take the CPU and the protocol 'quick'"
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return ", ".join(f"{p.name} ({p.total_memory / 2**30:.0f} GiB)" for p in names)
+
+
+def _kernels() -> str:
+    """Which implementation impl="auto" takes, found by running it on a few tokens."""
+    import torch
+
+    from zeta_bench.ops import zeta_attention
+    from zeta_bench.ops._impl import resolve
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    impl = resolve("auto", device)
+    q, v = torch.zeros(1, 1, 4, 3, device=device), torch.ones(1, 1, 4, 16, device=device)
+    try:
+        right = bool(((zeta_attention(q, q, v, torch.ones(1, device=device)) - 1).abs() < 1e-5).all())
+    except Exception as error:  # a driver or a compiler that does not fit raises anything
+        return f"{impl}, which does not run: {type(error).__name__}: {error}".partition("\n")[0]
+    return f"impl='auto' takes {impl} here" if right else f"{impl}, which gives wrong numbers here"
 
 
 def _task(name: str, entry: Task) -> str:
