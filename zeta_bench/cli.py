@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zeta_bench import __version__
+from zeta_bench.cli_analyse import analyse
 from zeta_bench.cli_bench import bench
 from zeta_bench.cli_compare import compare
 from zeta_bench.cli_ls import list_things
@@ -184,6 +185,7 @@ def audit(
 
 app.command()(bench)
 app.command()(compare)
+app.command()(analyse)
 
 
 @app.command()

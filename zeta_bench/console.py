@@ -24,6 +24,7 @@ from zeta_bench.registry import label
 if TYPE_CHECKING:
     from zeta_bench.records import Record
     from zeta_bench.report import Report
+    from zeta_bench.report.analyses import AnalysisSet
     from zeta_bench.report.benches import BenchSet
     from zeta_bench.report.selection import Comparison
 
@@ -229,7 +230,7 @@ def print_report(report: Report, only: Collection[tuple[str, str]] | None = None
 
     Args:
         report: as it was read or written.
-        only: (task, protocol id) of the comparisons and benches to print; None = all.
+        only: (task, protocol id) of the comparisons, benches and analyses to print; None = all.
     """
     from zeta_bench.report import terminal_tables
 
@@ -238,9 +239,10 @@ def print_report(report: Report, only: Collection[tuple[str, str]] | None = None
     if report.nothing:
         out(report.nothing)
     stems = []
-    of: list[Comparison | BenchSet] = [*report.comparisons, *report.benches]
+    of: list[Comparison | BenchSet | AnalysisSet] = [*report.comparisons, *report.benches, *report.analyses]
+    tables = (*report.tables, *report.bench_tables, *report.analysis_tables)
     grids = terminal_tables(report)
-    for source, table, grid in zip(of, (*report.tables, *report.bench_tables), grids, strict=True):
+    for source, table, grid in zip(of, tables, grids, strict=True):
         if only is None or (source.task, source.protocol) in only:
             safe = table.name == source.name  # a name that had to be changed ends in a digest
             stems.append(f"{table.name if safe else table.name.rpartition('-')[0]}-")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zeta_bench.analysis.request import TASKS as ANALYSES
 from zeta_bench.efficiency.workload import TASKS as BENCHES
 from zeta_bench.errors import UsageError, ZetaBenchError
 from zeta_bench.records import USER_STORE, Store
@@ -73,9 +74,9 @@ def check_task_option(kind: str | None, task: str | None) -> None:
 
 
 def check_tasks(names: Sequence[str]) -> None:
-    """Raise UsageError for a name that is neither a task, nor a family of tasks, nor a bench."""
+    """Raise UsageError for a name that is neither a task, nor a family of tasks, nor a bench, nor an analysis."""
     for name in names:
-        if name not in BENCHES:
+        if name not in (*BENCHES, *ANALYSES):
             tasks_of(name)
 
 
