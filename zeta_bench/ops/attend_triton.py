@@ -63,9 +63,20 @@ def _entries(
 
 
 @triton.jit
+def _sources(
+    LIST, PICKED, K, tile, tiles, row, batch, S, entries, D: tl.constexpr, LOCAL: tl.constexpr, ROOM: tl.constexpr
+):  # fmt: skip
+    """Where the tile's row of each begins: LIST, PICKED and K as `_entries` wants them."""
+    if LOCAL:
+        return LIST + batch * S, PICKED, K + row * S * D
+    else:
+        return LIST + row * entries, PICKED + (row * tiles + tile) * ROOM, K + row * D * entries
+
+
+@triton.jit
 def _tile(
-    ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk,
-    entries, CAUSAL: tl.constexpr, LOCAL: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr, ROOM: tl.constexpr,
+    ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk,
+    CAUSAL: tl.constexpr, LOCAL: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Queries of a tile and what they read: i, real, start, end, limit, the local window, first, count."""
     at = tile * TILE + tl.arange(0, TILE)
@@ -109,21 +120,15 @@ def tile_forward(
     row = tl.program_id(1).to(tl.int64)
     batch, head = row // H, row % H
     i, real, start, end, limit, near_low, near_high, first, count = _tile(
-        ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset,
-        chunk, entries, CAUSAL, LOCAL, WINDOW, TILE, ROOM,
+        ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk, CAUSAL,
+        LOCAL, WINDOW, TILE,
     )  # fmt: skip
     g2 = squared_gamma(GAMMA, head)
     q = columns(Q + row * N * D, i, real, D)
     d = tl.arange(0, WP)
     column = d < W
     V += batch * v_b + head // G * v_h
-    if LOCAL:
-        LIST += batch * S
-        K += row * S * D
-    else:
-        LIST += row * entries
-        PICKED += (row * tiles + tile) * ROOM
-        K += row * D * entries
+    LIST, PICKED, K = _sources(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
     out = (row * N + i)[:, None] * W + d[None, :]
     if WINDOW and not LOCAL:
         total = tl.load(SUM + out, mask=real[:, None] & column[None, :], other=0.0)
@@ -183,8 +188,8 @@ def tile_backward(
     row = tl.program_id(1).to(tl.int64)
     batch, head = row // H, row % H
     i, real, start, end, limit, near_low, near_high, first, count = _tile(
-        ORDER, LIST, START, END, FROM, COUNT, PICKED, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset,
-        chunk, entries, CAUSAL, LOCAL, WINDOW, TILE, ROOM,
+        ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk, CAUSAL,
+        LOCAL, WINDOW, TILE,
     )  # fmt: skip
     g2 = squared_gamma(GAMMA, head)
     q = columns(Q + row * N * D, i, real, D)
@@ -198,13 +203,7 @@ def tile_backward(
     V += batch * v_b + head // G * v_h
     DK += row * S * D
     DV += (batch * (H // G) + head // G) * S * W
-    if LOCAL:
-        LIST += batch * S
-        K += row * S * D
-    else:
-        LIST += row * entries
-        PICKED += (row * tiles + tile) * ROOM
-        K += row * D * entries
+    LIST, PICKED, K = _sources(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
     scale_v, scale_k = 1.0, 1.0
     if FIXED:
         scale_v, scale_k = tl.load(SCALES), tl.load(SCALES + 1)

@@ -11,7 +11,6 @@ from zeta_bench.ops import means_triton
 from zeta_bench.ops.launch import Kernel, blocks, key_of, power_of_two
 from zeta_bench.ops.lists_triton import columns
 from zeta_bench.ops.weights_triton import GAMMA_FLOOR, TINY, mean_gradient, mean_token, squared_gamma, weigh
-from zeta_bench.ops.zeta_triton import counted
 
 QUERIES = 16
 
@@ -116,9 +115,8 @@ def forward(
     B, H, N, D = q.shape
     S, W = v.shape[2:]
     key = key_of((mean, offset), q, k, v, valid)
-    count = counted(valid, B, S, q.device) if mean else q
-    mean_k = means_triton.means((key, "k"), k, valid, count, mean) if mean else q.new_empty(0)
-    mean_v = means_triton.means((key, "v"), v, valid, count, mean) if mean else v.new_empty(0)
+    count = means_triton.counted(valid, B, S, q.device) if mean else q
+    mean_k, mean_v = means_triton.tokens(key, k, v, valid, count, mean)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     FORWARD(
@@ -147,7 +145,7 @@ def backward(
     B, H, N, D = q.shape
     S, W = v.shape[2:]
     key = key_of((mean, offset), q, k, v, valid, do)
-    count = counted(valid, B, S, q.device) if mean else q
+    count = means_triton.counted(valid, B, S, q.device) if mean else q
     dq, dk = torch.empty_like(q), torch.zeros_like(k)
     dg = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     dv = torch.zeros(B, v.shape[1], S, W, dtype=torch.float32, device=q.device)

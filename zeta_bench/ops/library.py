@@ -6,6 +6,7 @@ Kernels are imported when an operator runs: this package works where Triton is n
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -23,7 +24,48 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _zeta(
+def _prepared(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """The same as the kernels want them: coordinates and γ dense in fp32, padding dense, values dense in a row."""
+    q, k, gamma = (t.to(torch.float32).contiguous() for t in (q, k, gamma))
+    return q, k, _dense(v), gamma, None if valid is None else valid.contiguous()
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options
+) -> tuple[Tensor, ...]:
+    """Output, sum of weights, mean keys and values, and the tensors of `zeta_triton.Index`."""
+    from zeta_bench.ops import zeta_triton
+
+    with on_device_of(q):
+        index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
+        found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
+    return (*found, index.order, index.positions, index.planes, index.spans, index.reads, index.picked)
+
+
+def _attend_backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gamma: Tensor,
+    valid: Tensor | None,
+    found: list[Tensor],
+    index: list[Tensor],
+    options: Options,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and gamma; `found` and `index` are what `_attend` returned."""
+    from zeta_bench.ops import zeta_triton
+
+    built = zeta_triton.Index(*index)
+    out, den, mean_k, mean_v = found
+    with on_device_of(q):
+        return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
+
+
+@torch.library.custom_op("zeta_bench::zeta", mutates_args=())
+def zeta(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -38,17 +80,9 @@ def _zeta(
     offset: int,
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, sum of weights, mean keys and values, and the tensors of `zeta_triton.Index`."""
-    from zeta_bench.ops import zeta_triton
-
+    """`_attend` as an operator, whose arguments are numbers: the fields of `Options`, in their order."""
     options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
-    with on_device_of(q):
-        index = zeta_triton.index(q, k, valid, options, tiles(v.shape[-1]).queries)
-        found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
-    return (*found, index.order, index.positions, index.planes, index.spans, index.reads, index.picked)
-
-
-zeta = torch.library.custom_op("zeta_bench::zeta", _zeta, mutates_args=())
+    return _attend(q, k, v, gamma, valid, options)  # type: ignore[return-value]  # ten of them
 
 
 @zeta.register_fake
@@ -84,7 +118,8 @@ def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mean: int) -> tuple[Tensor,
     )
 
 
-def _zeta_backward(
+@torch.library.custom_op("zeta_bench::zeta_backward", mutates_args=())
+def zeta_backward(
     do: Tensor,
     q: Tensor,
     k: Tensor,
@@ -102,17 +137,9 @@ def _zeta_backward(
     offset: int,
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and gamma; `found` and `index` are what `zeta` returned."""
-    from zeta_bench.ops import zeta_triton
-
+    """`_attend_backward` as an operator."""
     options = Options(topk, causal, chunk, bits, mean, local_window, offset, deterministic)
-    built = zeta_triton.Index(*index)
-    out, den, mean_k, mean_v = found
-    with on_device_of(q):
-        return zeta_triton.backward(_dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
-
-
-zeta_backward = torch.library.custom_op("zeta_bench::zeta_backward", _zeta_backward, mutates_args=())
+    return _attend_backward(do, q, k, v, gamma, valid, found, index, options)
 
 
 @zeta_backward.register_fake
@@ -142,7 +169,8 @@ def _zeta_gradient(ctx: Any, do: Tensor | None, *_: Any, run: Any = zeta_backwar
 zeta.register_autograd(_zeta_gradient, setup_context=_zeta_context)
 
 
-def _topk(
+@torch.library.custom_op("zeta_bench::topk", mutates_args=())
+def topk(
     q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, sum of weights, mean keys and values."""
@@ -152,9 +180,6 @@ def _topk(
         return gather_triton.forward(q, k, v, index, gamma, valid, mean, offset)
 
 
-topk = torch.library.custom_op("zeta_bench::topk", _topk, mutates_args=())
-
-
 @topk.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, index: Tensor, gamma: Tensor, valid: Tensor | None, mean: int, offset: int
@@ -162,7 +187,8 @@ def _(
     return _fake_attention(q, k, v, mean)
 
 
-def _topk_backward(
+@torch.library.custom_op("zeta_bench::topk_backward", mutates_args=())
+def topk_backward(
     do: Tensor,
     q: Tensor,
     k: Tensor,
@@ -180,9 +206,6 @@ def _topk_backward(
     out, den, mean_k, mean_v = found
     with on_device_of(q):
         return gather_triton.backward(_dense(do), q, k, v, index, gamma, valid, out, den, mean_k, mean_v, mean, offset)
-
-
-topk_backward = torch.library.custom_op("zeta_bench::topk_backward", _topk_backward, mutates_args=())
 
 
 @topk_backward.register_fake
@@ -213,14 +236,14 @@ class _Zeta(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output = _zeta(*inputs)
+        output = _attend(*inputs)
         _keep(ctx, inputs, output)
         return output[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *do: Tensor) -> tuple[Tensor | None, ...]:
-        return _zeta_gradient(ctx, *do, run=_zeta_backward)
+        return _zeta_gradient(ctx, *do, run=_attend_backward)
 
 
 def _eager(*tensors: Tensor) -> bool:
@@ -230,18 +253,10 @@ def _eager(*tensors: Tensor) -> bool:
 
 def zeta_attention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, valid: Tensor | None, options: Options) -> Tensor:
     """`zeta_bench.ops.zeta_attention` by kernels; arguments as checked there."""
-    o = options
-    q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
-    settings = (o.topk, o.causal, o.chunk, o.bits, o.mean, o.local_window, o.offset, o.deterministic)
-    inputs = (
-        q,
-        k,
-        _dense(v),
-        gamma.to(torch.float32).contiguous(),
-        None if valid is None else valid.contiguous(),
-        *settings,
-    )
-    return _Zeta.apply(*inputs) if _eager(q, k, v, gamma) else zeta(*inputs)[0]
+    inputs = _prepared(q, k, v, gamma, valid)
+    if _eager(q, k, v, gamma):
+        return _Zeta.apply(*inputs, options)
+    return zeta(*inputs, *astuple(options))[0]
 
 
 def topk_attention(
@@ -255,14 +270,5 @@ def topk_attention(
     offset: int,
 ) -> Tensor:
     """`zeta_bench.ops.topk_attention` by kernels; arguments as checked there."""
-    q, k = q.to(torch.float32).contiguous(), k.to(torch.float32).contiguous()
-    return topk(
-        q,
-        k,
-        _dense(v),
-        index.contiguous(),
-        gamma.to(torch.float32).contiguous(),
-        None if valid is None else valid.contiguous(),
-        MEANS.index(mean),
-        offset,
-    )[0]
+    q, k, v, gamma, valid = _prepared(q, k, v, gamma, valid)
+    return topk(q, k, v, index.contiguous(), gamma, valid, MEANS.index(mean), offset)[0]

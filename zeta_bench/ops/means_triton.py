@@ -151,6 +151,22 @@ def _scan(key: Hashable, sums: Tensor, *, reverse: bool) -> None:
     SCAN_SUMS((key, W), (rows, blocks(W, part)), sums, parts, W, part, reverse, 256)
 
 
+def counted(valid: Tensor | None, B: int, S: int, device: torch.device) -> Tensor:
+    """How many valid keys there are up to each, int32 [B, S]."""
+    if valid is None:
+        return torch.arange(1, S + 1, dtype=torch.int32, device=device).repeat(B, 1)
+    return valid.cumsum(-1, dtype=torch.int32)
+
+
+def tokens(
+    key: Hashable, k: Tensor, v: Tensor, valid: Tensor | None, count: Tensor, kind: int
+) -> tuple[Tensor, Tensor]:
+    """Keys and values of the mean tokens, `means` of both; empty for kind 0, no mean token."""
+    if not kind:
+        return k.new_empty(0), v.new_empty(0)
+    return means((key, "k"), k, valid, count, kind), means((key, "v"), v, valid, count, kind)
+
+
 def means(key: Hashable, x: Tensor, valid: Tensor | None, counted: Tensor, kind: int) -> Tensor:
     """Mean of x over the valid keys up to each one (PREFIX), or over all of them (ALL).
 

@@ -171,9 +171,8 @@ def with_local_window(
     if not window:
         return index
     B, H, N = index.shape[:3]
-    places = torch.arange(max(S, offset + N), device=index.device)
     here = (offset + torch.arange(N, device=index.device)).expand(B, H, N)
-    keys = places[:S].expand(B, H, S)
+    keys = torch.arange(S, device=index.device).expand(B, H, S)
     near = zorder_search(here, keys, k=window, causal=causal, valid=valid, offset=offset, impl="reference")
     twice = (index[..., :, None] == near[..., None, :]).any(-1)
     return torch.cat((index.masked_fill(twice, -1), near), dim=-1)

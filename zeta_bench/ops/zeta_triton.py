@@ -90,13 +90,6 @@ def search(
     return Index(places, built.positions, built.planes, spans, reads, picked)
 
 
-def counted(valid: Tensor | None, B: int, S: int, device: torch.device) -> Tensor:
-    """How many valid keys there are up to each, int32 [B, S]."""
-    if valid is None:
-        return torch.arange(1, S + 1, dtype=torch.int32, device=device).repeat(B, 1)
-    return valid.cumsum(-1, dtype=torch.int32)
-
-
 @triton.jit
 def _windows(
     COUNTED, REAL, START, END, LOW, HIGH, N, S, offset, window, CAUSAL: tl.constexpr, BLOCK: tl.constexpr
@@ -169,9 +162,8 @@ def forward(
     B, H, N, D = q.shape
     S, W = v.shape[2:]
     shape, key = tiles(W), key_of(o, q, k, v, gamma, valid)
-    count = counted(valid, B, S, q.device) if o.mean or o.local_window else q
-    mean_k = means_triton.means((key, "k"), k, valid, count, o.mean) if o.mean else q.new_empty(0)
-    mean_v = means_triton.means((key, "v"), v, valid, count, o.mean) if o.mean else v.new_empty(0)
+    count = means_triton.counted(valid, B, S, q.device) if o.mean or o.local_window else q
+    mean_k, mean_v = means_triton.tokens(key, k, v, valid, count, o.mean)
     out = torch.empty(B, H, N, W, dtype=v.dtype, device=q.device)
     den = torch.empty(B, H, N, dtype=torch.float32, device=q.device)
     n = near(key, count, valid, N, o) if o.local_window else None
@@ -243,7 +235,7 @@ def backward(
     S, W = v.shape[2:]
     shape, key = tiles(W), key_of(o, q, k, v, gamma, valid, do)
     device, fixed = q.device, o.deterministic
-    count = counted(valid, B, S, device) if o.mean or o.local_window else q
+    count = means_triton.counted(valid, B, S, device) if o.mean or o.local_window else q
     n = near(key, count, valid, N, o) if o.local_window else None
     dq = torch.empty_like(q)
     dg = torch.empty(B, H, N, dtype=torch.float32, device=device)
