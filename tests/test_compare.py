@@ -9,7 +9,7 @@ from commandline import call
 from factory import make_record
 from scipy.stats import ttest_rel
 
-from zeta_bench.records import Store
+from zeta_bench.records import Store, read_all
 from zeta_bench.report.pairs import paired
 
 LEFT, RIGHT = (0.91, 0.95, 0.93, 0.96), (0.90, 0.92, 0.925, 0.93)
@@ -27,7 +27,7 @@ def store(tmp_path):
 
 
 def pairs(store, first="zeta", second="vanilla", **more):
-    return paired({"runs": store.root}, first, second, **more)[0]
+    return paired(read_all({"runs": store.root})[0], first, second, **more)
 
 
 def test_only_shared_seeds_count_and_the_test_is_scipys(store):
@@ -96,7 +96,7 @@ def test_a_users_run_meets_a_published_one(store, tmp_path):
     mine = Store(tmp_path / "mine")
     for seed, value in enumerate(LEFT):
         mine.write(make_record("mine.Mine", seed, value))
-    found, _ = paired({"mine": mine.root, "runs": store.root}, "mine.Mine", "vanilla")
+    found = paired(read_all({"mine": mine.root, "runs": store.root})[0], "mine.Mine", "vanilla")
     assert [(pair.first.store, pair.second.store) for pair in found] == [("mine", "runs")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json as encoder
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,7 @@ def compare(
 ) -> None:
     """Compare two variants seed by seed, wherever both have run under one protocol."""
     from zeta_bench.listing import check_folder
-    from zeta_bench.registry import tasks_of
+    from zeta_bench.registry import label, tasks_of
     from zeta_bench.report.pairs import paired
 
     if task is not None:
@@ -43,10 +44,12 @@ def compare(
     for folder in records or []:
         check_folder(folder)
     stores = {str(folder): folder for folder in records or (USER_STORE, PUBLISHED_STORE)}
-    a, b = (_label(name, stores) for name in (first, second))
+    found, refused = read_all(stores)
+    known = {label(record.variant, record.settings) for _, record in found if record.kind == "run"}
+    a, b = (_label(name, known) for name in (first, second))
     if a == b:
         raise UsageError(f"'{a}' is on both sides; name two variants.")
-    pairs, refused = paired(stores, a, b, task)
+    pairs = paired(found, a, b, task)
     for sentence in refused:
         err(sentence)
     if not pairs:
@@ -62,11 +65,10 @@ def compare(
         out(note)
 
 
-def _label(text: str, stores: dict[str, Path]) -> str:
+def _label(text: str, known: Collection[str]) -> str:
     """The label in records of what was typed, which a record may know though no catalogue does any more."""
-    from zeta_bench.registry import find_variant, label
+    from zeta_bench.registry import find_variant
 
-    known = {label(record.variant, record.settings) for _, record in read_all(stores)[0] if record.kind == "run"}
     if text in known:
         return text
     try:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +120,11 @@ class Record(BaseModel):
     def value(self) -> float | None:
         """The reported figure: the protocol's metric on the test split."""
         return self.metrics.get("test", {}).get(self.metric)
+
+
+def is_of(record: Record, tasks: Collection[str] | None) -> bool:
+    """Whether a record is of one of some tasks, or of a family of them ("lra" for every "lra.…"); None = any."""
+    return tasks is None or any(record.task == task or record.task.startswith(f"{task}.") for task in tasks)
 
 
 def make_run_id(**identity: Any) -> str:

@@ -16,7 +16,7 @@ from zeta_bench.analysis.request import TASKS as ANALYSES
 from zeta_bench.efficiency.workload import TASKS as BENCHES
 from zeta_bench.errors import UsageError
 from zeta_bench.published import read_published
-from zeta_bench.records import Record, frame, read_all, write_atomically
+from zeta_bench.records import Record, frame, is_of, read_all, write_atomically
 from zeta_bench.registry import catalogue
 from zeta_bench.report.analyses import AnalysisSet, analysis_sets
 from zeta_bench.report.analysis_tables import build_analysis_table
@@ -66,7 +66,7 @@ def read_report(stores: Mapping[str, Path], *, tasks: Collection[str] | None = N
         tasks: names of tasks, benches or analyses, or of families ("lra" for every "lra.…"); None = all.
     """
     records, refused = read_all(stores)
-    report = make_report([(label, record) for label, record in records if _wanted(record, tasks)])
+    report = make_report([(label, record) for label, record in records if is_of(record, tasks)])
     return replace(report, refused=tuple(refused), nothing=report.nothing and _nothing(stores, tasks))
 
 
@@ -158,10 +158,6 @@ def _write_figures(report: Report, folder: Path) -> Iterable[Path]:
                 path = folder / f"{drawing.name}.{suffix}"
                 write_atomically(path, content)
                 yield path
-
-
-def _wanted(record: Record, tasks: Collection[str] | None) -> bool:
-    return tasks is None or any(record.task == task or record.task.startswith(f"{task}.") for task in tasks)
 
 
 def _nothing(stores: Mapping[str, Path], tasks: Collection[str] | None) -> str:

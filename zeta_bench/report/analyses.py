@@ -44,10 +44,8 @@ class Estimate:
 
     @property
     def spread(self) -> float | None:
-        """Distance from the mean to the farther end of the interval; None for one seed."""
-        if self.interval is None:
-            return None
-        return max(self.mean - self.interval.low, self.interval.high - self.mean)
+        """See `Interval.reach`; None for one seed."""
+        return None if self.interval is None else self.interval.reach(self.mean)
 
 
 @dataclass(frozen=True, eq=False)

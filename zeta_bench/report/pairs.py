@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from zeta_bench.records import frame, read_all
+from zeta_bench.records import Record, frame, is_of
 from zeta_bench.report.selection import Comparison, compare
 from zeta_bench.report.stats import Cell, Point
 
@@ -58,36 +57,28 @@ class Pair:
     @property
     def verdict(self) -> str:
         """What the corrected test says, in words."""
-        if self.p_holm is None:
-            return "one seed: no test" if len(self.seeds) < 2 else "equal in every seed" if not self.difference else "-"
+        if len(self.seeds) < 2:
+            return "one seed: no test"
+        if self.p_holm is None:  # the differences have no spread
+            return "-" if self.difference else "equal in every seed"
         if self.p_holm >= ALPHA:
             return "no difference shown"
         better = (self.difference > 0) == self.comparison.higher_is_better
         return f"{(self.first if better else self.second).series} is better"
 
 
-def paired(
-    stores: Mapping[str, Path], first: str, second: str, task: str | None = None
-) -> tuple[list[Pair], list[str]]:
-    """Every place where two variants have run under the same protocol.
+def paired(records: Sequence[tuple[str, Record]], first: str, second: str, task: str | None = None) -> list[Pair]:
+    """Every place where two variants have run under the same protocol, corrected together.
 
     Args:
-        stores: folders of records by label.
+        records: each with the label of its store.
         first: label of a variant, as it stands in records.
         second: label of the other.
         task: only this task, or family of tasks.
-
-    Returns:
-        The pairs, corrected together, and a sentence for each file that was refused.
     """
-    records, refused = read_all(stores)
-    wanted = [
-        (store, record)
-        for store, record in records
-        if record.kind == "run" and (task is None or record.task == task or record.task.startswith(f"{task}."))
-    ]
-    pairs = [pair for each in compare(frame(wanted)) for pair in _pairs(each, first, second)] if wanted else []
-    return holm(pairs), refused
+    tasks = None if task is None else (task,)
+    runs = frame([(store, record) for store, record in records if record.kind == "run" and is_of(record, tasks)])
+    return holm([pair for each in compare(runs) for pair in _pairs(each, first, second)])
 
 
 def holm(pairs: Sequence[Pair]) -> list[Pair]:

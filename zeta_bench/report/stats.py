@@ -46,6 +46,10 @@ class Interval:
     high: float
     kind: Literal["bootstrap-95", "range"]
 
+    def reach(self, mean: float) -> float:
+        """What stands behind ±: the distance from the mean to the farther end."""
+        return max(mean - self.low, self.high - mean)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -89,10 +93,8 @@ class Cell:
 
     @property
     def spread(self) -> float | None:
-        """What stands behind ±: the distance from the mean to the farther end of the interval over seeds."""
-        if self.mean is None or self.interval_seeds is None:
-            return None
-        return max(self.mean - self.interval_seeds.low, self.interval_seeds.high - self.mean)
+        """See `Interval.reach`; None where there is no interval."""
+        return None if self.mean is None or self.interval_seeds is None else self.interval_seeds.reach(self.mean)
 
     def median(self, field: str) -> float | None:
         """Median over the counted runs of a record's numeric field; None where none has recorded it."""
