@@ -22,7 +22,7 @@ from zeta_bench.settings import make_settings
 from zeta_bench.zeta import ZetaAttention, ZetaConfig
 
 N, H = 40, 2
-SEARCHES = ("zorder", "exact", "local", "random", "none")
+SEARCHES = ("zorder", "exact", "local", "random", "all", "none")
 SCORES = ("cauchy", "neg-euclid", "inv-euclid", "dot")
 ROUTES = ("f_q.hidden", "f_q.last", "f_k.hidden", "f_k.last")  # by which the loss reaches the coordinates
 
@@ -158,6 +158,28 @@ def test_a_local_window_is_a_union_with_the_newest_keys():
     alone, both = rows(plain.select(q, k, None)), rows(hybrid.select(q, k, None))
     for (b, h, i), keys in both.items():
         assert set(keys) == set(alone[b, h, i]) | set(range(max(0, i - 5), i + 1))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("content", [False, True])
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(("causal", "chunk", "window"), [(True, 1, 0), (True, 16, 4), (False, 1, 0)])
+@pytest.mark.parametrize("score", SCORES)
+def test_every_key_is_what_the_search_finds_with_as_many_keys_as_there_are(
+    score, causal, chunk, window, mean, content, padded
+):
+    how = {"score": score, "chunk": chunk, "local_window": window, "mean": mean, "content": content, "causal": causal}
+    every, found = zeta(search="all", **how), zeta(search="exact", k=N, **how)
+    every.load_state_dict(found.state_dict())
+    x, valid = inputs(), some_padding() if padded else None
+    outputs = [module(x, valid) for module in (every, found)]
+    torch.testing.assert_close(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    for name, p in every.named_parameters():
+        torch.testing.assert_close(
+            p.grad, found.get_parameter(name).grad, msg=lambda told, name=name: f"{name}: {told}"
+        )
 
 
 def test_random_keys_are_fixed_and_differ_between_layers_and_heads_but_not_with_the_length():

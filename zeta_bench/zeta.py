@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zeta_bench import ops
+from zeta_bench import attribution, ops
 from zeta_bench.attention import Attention, AttentionSpec, permitted
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.morton import MAX_BITS, default_bits
@@ -31,7 +31,7 @@ class ZetaConfig(Settings):
         chunk: a query sees keys of earlier chunks of so many tokens only; 1 = causal to the token. Undisclosed.
             Without meaning in bidirectional tasks.
         search: zorder, as in the paper · exact nearest neighbours (the oracle) · local: the newest keys · random keys ·
-            none: the mean token alone.
+            all: every key, in O(N²) · none: the mean token alone.
         local_window: so many newest keys besides, in the same normalisation; each key counts once.
         mean: append the mean token.
         score: weight of a key, see `zeta_bench.ops.topk_attention`.
@@ -50,7 +50,7 @@ class ZetaConfig(Settings):
     d_k: PositiveInt = 3
     k: PositiveInt = 32
     chunk: PositiveInt = 16
-    search: Literal["zorder", "exact", "local", "random", "none"] = "zorder"
+    search: Literal["zorder", "exact", "local", "random", "all", "none"] = "zorder"
     local_window: int = Field(default=0, ge=0)
     mean: bool = True
     score: Literal["cauchy", "neg-euclid", "inv-euclid", "dot"] = "cauchy"
@@ -159,9 +159,7 @@ class ZetaAttention(Attention):
         q, k = self.coordinates(x)
         v = self._heads(self.value(x))
         N = x.shape[1]
-        index = self.select(q, k, valid)
-        chosen = torch.zeros(*index.shape[:3], N + 1, dtype=torch.bool, device=x.device)
-        chosen = chosen.scatter(-1, index.long().masked_fill(index < 0, N), True)[..., :N]
+        chosen = attribution.chosen(self.select(q, k, valid))
         wide = self._content(x)
         parts = (k, v) if wide is None else (k, v, wide[1])
         seen = permitted(N, causal=self.spec.causal, valid=valid, device=x.device)
@@ -227,6 +225,12 @@ class ZetaAttention(Attention):
                 offset=offset, impl=config.impl,
             )  # fmt: skip
         index = self.select(q, k, valid)
+        if config.search == "all":
+            seen = permitted(q.shape[2], causal=self.spec.causal, valid=valid, device=q.device)
+            return attribution.attend_all(
+                q, k, v, self.gamma, attribution.chosen(index), score=config.score, content=content,
+                averaged=seen if config.mean else None,
+            )  # fmt: skip
         return ops.topk_attention(
             q, k, v, index, self.gamma.to(q.dtype), score=config.score, content=content, mean=mean, valid=valid,
             impl=config.impl,
@@ -237,14 +241,16 @@ class ZetaAttention(Attention):
         topk = self.config.k
         if self.config.search == "none":
             return torch.empty(*q.shape[:3], 0, dtype=torch.int32, device=q.device)
+        if self.config.search == "all":
+            return attribution.every_key(q, **how)
         if self.config.search == "exact":
             return ops.exact_search(q, k, topk=topk, **how)
         if self.config.search == "zorder":
             codes = ops.morton.zorder_codes(q, k, bits=self.config.bits)
         elif self.config.search == "local":  # positions as codes: the window around, or before, the query itself
-            codes = (_positions(q), _positions(k))
+            codes = (attribution.positions(q), attribution.positions(k))
         else:
-            codes = (_noise(q, 2 * self.spec.layer), _noise(k, 2 * self.spec.layer + 1))
+            codes = (attribution.noise(q, 2 * self.spec.layer), attribution.noise(k, 2 * self.spec.layer + 1))
         return ops.zorder_search(*codes, k=topk, impl=self.config.impl, **how)
 
     def _bounded(self, x: Tensor) -> Tensor:
@@ -279,21 +285,6 @@ class _Projection(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
             return F.linear(x.to(wide), self.last.weight.to(wide), self.last.bias.to(wide))
-
-
-def _positions(x: Tensor) -> Tensor:
-    """Position of each token as its code: int64 [B, H, N] for x [B, H, N, …]."""
-    return torch.arange(x.shape[2], device=x.device).expand(x.shape[:3])
-
-
-def _noise(x: Tensor, stream: int) -> Tensor:
-    """Pseudo-random code of each (head, position), the same at every call: int64 [B, H, N] (splitmix64's finaliser)."""
-    B, H, N = x.shape[:3]
-    heads = torch.arange(H, device=x.device)[:, None] << 40  # apart whatever N is: a longer sequence moves no code
-    z = torch.arange(N, device=x.device) + heads + (stream + 1) * 0x9E3779B97F4A7C1
-    for factor in (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15):
-        z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * factor
-    return ((z ^ ((z >> 31) & 0x1FFFFFFFF)) >> 2).expand(B, H, N)
 
 
 def _mean_over(x: Tensor, where: Tensor) -> list[float | None]:
