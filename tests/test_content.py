@@ -143,7 +143,7 @@ def test_content_that_cannot_be_is_refused(content: tuple[Tensor, Tensor], told:
 
 def test_an_implementation_that_cannot_do_it_says_so() -> None:
     (q, k, v), index, gamma, _ = example(dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"triton.*the kernels weigh without content"):
+    with pytest.raises(ValueError, match=r"triton.*over a given index the kernels weigh without content"):
         topk_attention(q, k, v, index, gamma, content=tuple(t.float() for t in drawn()), impl="triton")
 
 

@@ -111,7 +111,7 @@ def test_distributions_are_what_they_say():
 def test_every_name_has_a_contender_a_look_and_a_backend():
     contenders = [make_core(name, SMALL) for name in OPS]
     assert [each.name for each in contenders] == list(OPS)
-    assert set(CORES) | {"zeta"} == set(OPS)
+    assert set(CORES) | {"zeta", "zeta-dot"} == set(OPS)
     assert {each.name for each in contenders if each.rival} == set(BACKENDS)
 
 
@@ -127,7 +127,7 @@ def test_softmax_contenders_compute_the_same():
         torch.testing.assert_close(out, outs[0])
 
 
-@pytest.mark.parametrize("name", ["zeta", "eager", "sdpa-math"])
+@pytest.mark.parametrize("name", ["zeta", "zeta-dot", "eager", "sdpa-math"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_every_mode_runs_and_gives_every_gradient(name, causal):
     contender = make_core(name, OpWorkload(dtype="fp32", heads=2, d_v=8, k=4, causal=causal, mean="prefix"))

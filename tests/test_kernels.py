@@ -14,7 +14,7 @@ from bounds import coordinates, excess, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeta_bench.ops import library, morton_encode, topk_attention, zeta_attention, zorder_search
+from zeta_bench.ops import library, library_topk, morton_encode, topk_attention, zeta_attention, zorder_search
 from zeta_bench.ops.attention import GAMMA_FLOOR
 from zeta_bench.ops.morton import default_bits
 
@@ -48,12 +48,29 @@ CASES = {
     "equal": {"kind": "equal", "N": 128, "topk": 4},
     "drift": {"kind": "drift", "N": 128},
     "reverse": {"kind": "reverse", "N": 100, "chunk": 4},
+    "content": {"content": 16},
+    "content-narrow-one-token": {"content": 5, "N": 1},
+    "content-k-beyond-the-keys": {"content": 8, "topk": 100, "B": 2},
+    "content-chunks": {"content": 20, "chunk": 16, "N": 70},
+    "content-bidirectional": {"content": 16, "causal": False, "pad": True, "B": 2},
+    "content-cache": {"content": 16, "N": 5, "S": 90, "offset": 85},
+    "content-before-the-keys": {"content": 16, "N": 30, "S": 20, "offset": -4, "pad": True},
+    "content-grouped-bf16": {"content": 32, "H": 4, "Hv": 2, "dtype": torch.bfloat16},
+    "content-fp16-wider-than-values": {"content": 40, "dv": 24, "dtype": torch.float16},
+    "content-large": {"content": 16, "size": 60.0},
+    "content-ties": {"content": 16, "kind": "ties"},
+    "content-drift": {"content": 16, "kind": "drift", "N": 128},
 }
+
+
+def attend(case, q, k, v, gamma, a=None, b=None, impl="triton", **more):
+    content = None if a is None else (a, b)
+    return zeta_attention(q, k, v, gamma, content=content, valid=case.valid, impl=impl, **case.settings, **more)
 
 
 def run(case, impl="triton", **more):
     inputs = case.inputs()
-    out = zeta_attention(*inputs, valid=case.valid, impl=impl, **case.settings, **more)
+    out = attend(case, *inputs, impl=impl, **more)
     return out.detach(), *torch.autograd.grad(out, inputs, case.do)
 
 
@@ -68,13 +85,13 @@ def test_fused_attention_within_its_derived_bound(name):
     assert_close(case, run(case))
 
 
-@pytest.mark.parametrize("name", ["plain", "ties", "padding"])
+@pytest.mark.parametrize("name", ["plain", "ties", "padding", "content", "content-chunks"])
 def test_the_reference_keeps_the_same_bound(name):
     """The bound is of the arithmetic, not of the kernels; and it is one that a wrong answer breaks."""
     case = make(DEVICE, **CASES[name])
     outputs = run(case, "reference")
     assert_close(case, outputs)
-    for n in range(5):
+    for n in range(len(outputs)):
         wrong = [t * 1.02 if n == m else t for m, t in enumerate(outputs)]
         assert max(excess(case, wrong).values()) > 1
 
@@ -87,8 +104,9 @@ def test_spread_windows(kind, room, monkeypatch):
 
     monkeypatch.setattr(tiles_triton, "SHORT", 0)
     monkeypatch.setattr(tiles_triton, "ROOM", room)
-    case = make(DEVICE, kind=kind, N=100, chunk=4, mean="prefix", local_window=3, pad=True)
-    assert_close(case, run(case))
+    for beside in ({"mean": "prefix", "local_window": 3}, {"content": 8}):
+        case = make(DEVICE, kind=kind, N=100, chunk=4, pad=True, **beside)
+        assert_close(case, run(case))
 
 
 @pytest.mark.parametrize("name", ["plain", "grouped-values", "window-padding-mean", "bidirectional", "fp16-odd-width"])
@@ -120,7 +138,7 @@ def test_codes_equal_the_reference_bit_for_bit(d, bits):
         assert torch.equal(codes, expected)
 
 
-@pytest.mark.parametrize("name", ["plain", "window-padding-mean", "grouped-values"])
+@pytest.mark.parametrize("name", ["plain", "window-padding-mean", "grouped-values", "content", "content-grouped-bf16"])
 def test_deterministic_gradients_keep_the_bound_and_repeat_bit_for_bit(name):
     case = make(DEVICE, **CASES[name])
     first, second = (run(case, deterministic=True) for _ in range(2))
@@ -146,12 +164,14 @@ def test_heads_of_a_larger_tensor_need_no_copy():
 
 
 @pytest.mark.filterwarnings("ignore:Input #. requires gradient and is not a double:UserWarning")  # eps says why
-def test_gradients_by_finite_differences():
+@pytest.mark.parametrize("beside", [{"mean": "prefix"}, {"content": 4, "size": 0.5}])
+def test_gradients_by_finite_differences(beside):
     """With k ≥ N nothing is left to select, so the function is smooth and fp32 differences of 1e-2 mean something."""
-    case = make(DEVICE, N=6, H=1, topk=8, mean="prefix", dv=3)
-    inputs = [t.requires_grad_() for t in (case.q, case.k, case.v, case.gamma + 0.3)]
+    case = make(DEVICE, N=6, H=1, topk=8, dv=3, **beside)
+    case.gamma = case.gamma + 0.3
+    inputs = case.inputs()
     assert torch.autograd.gradcheck(
-        lambda *t: zeta_attention(*t, impl="triton", **case.settings),
+        lambda *t: attend(case, *t),
         inputs, eps=1e-2, atol=2e-2, rtol=2e-2, nondet_tol=1e-4, check_undefined_grad=False,
     )  # fmt: skip
 
@@ -164,45 +184,46 @@ def filled():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("name", ["plain", "window-padding-mean", "bidirectional"])
+@pytest.mark.parametrize("name", ["plain", "window-padding-mean", "bidirectional", "content"])
 def test_operators_are_what_torch_expects(name, filled):
     case = make(DEVICE, **CASES[name])
     o = case.settings
     mean = [None, "prefix", "all"].index(o["mean"])
     options = (o["topk"], o["causal"], o["chunk"], default_bits(3), mean, o["local_window"], o["offset"], False)
-    torch.library.opcheck(library.zeta, (*case.inputs(), case.valid, *options))
-    q, k, v, gamma = case.inputs()
-    torch.library.opcheck(library.topk, (q, k, v, case.index, gamma, case.valid, mean, o["offset"]))
+    q, k, v, gamma, *content = case.inputs()
+    torch.library.opcheck(library.zeta, (q, k, v, gamma, case.valid, *(content or (None, None)), *options))
+    torch.library.opcheck(library_topk.topk, (q, k, v, case.index, gamma, case.valid, mean, o["offset"]))
 
 
+@pytest.mark.parametrize("beside", [{"mean": "prefix"}, {"content": 8}])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_as_one_graph(dynamic):
-    case = make(DEVICE, mean="prefix", N=40)
+def test_compiles_as_one_graph(dynamic, beside):
+    case = make(DEVICE, N=40, **beside)
     backend = "inductor" if DEVICE == "cuda" else "aot_eager"
 
     @torch.compile(fullgraph=True, backend=backend, dynamic=dynamic)
-    def attend(q, k, v, gamma):
-        return zeta_attention(q, k, v * 2, gamma, impl="triton", **case.settings) / 2
+    def compiled(q, k, v, *others):
+        return attend(case, q, k, v * 2, *others) / 2
 
     inputs = case.inputs()
-    out = attend(*inputs)
+    out = compiled(*inputs)
     assert_close(case, (out.detach(), *torch.autograd.grad(out, inputs, case.do)))
 
 
-def test_autocast_keeps_coordinates_in_fp32():
-    case = make(DEVICE, N=50, dtype=torch.bfloat16)
+@pytest.mark.parametrize("content", [0, 8])
+def test_autocast_keeps_coordinates_in_fp32(content):
+    case = make(DEVICE, N=50, dtype=torch.bfloat16, content=content)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
         outputs = run(case)
     assert outputs[0].dtype == torch.bfloat16
     assert_close(case, outputs)
 
 
-def test_activation_checkpointing_gives_the_same_gradients():
-    case = make(DEVICE, N=50)
+@pytest.mark.parametrize("content", [0, 8])
+def test_activation_checkpointing_gives_the_same_gradients(content):
+    case = make(DEVICE, N=50, content=content)
     inputs = case.inputs()
-    out = torch.utils.checkpoint.checkpoint(
-        lambda *t: zeta_attention(*t, impl="triton", **case.settings), *inputs, use_reentrant=False
-    )
+    out = torch.utils.checkpoint.checkpoint(lambda *t: attend(case, *t), *inputs, use_reentrant=False)
     assert_close(case, (out.detach(), *torch.autograd.grad(out, inputs, case.do)))
 
 
@@ -230,11 +251,17 @@ def widened(t, width):
     return t[..., :1].expand(-1, -1, -1, width)
 
 
+WIDE = (torch.ones(1, 2, 8, 1, device=DEVICE), torch.ones(1, 2, 8, 1, device=DEVICE))
+
 MISUSE = {
     "float64": ({"q": lambda t: t.double()}, {}, "float64"),
     "nine coordinates": ({"q": lambda t: widened(t, 9), "k": lambda t: widened(t, 9)}, {}, "d=9"),
     "wide values": ({"v": lambda t: widened(t, 300)}, {}, "dv=300"),
     "codes": ({}, {"bits": 30}, "63 bits"),
+    "content and a mean token": ({}, {"content": WIDE, "mean": "prefix"}, "neither a mean token nor a local window"),
+    "content and a window": ({}, {"content": WIDE, "local_window": 4}, "neither a mean token nor a local window"),
+    "float64 content": ({}, {"content": tuple(t.double() for t in WIDE)}, "content is float64"),
+    "wide content": ({}, {"content": tuple(t.expand(-1, -1, -1, 300) for t in WIDE)}, "c=300"),
 }
 
 
@@ -288,7 +315,8 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path)
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
     kernels = set(answer.stdout.split())
-    assert {"_encode", "_write", "_intervals", "_plan", "tile_forward", "tile_backward", "_finish"} <= kernels
+    wanted = {"_encode", "_write", "_intervals", "_plan", "tile_forward", "tile_backward", "_finish"}
+    assert wanted | {"_content_forward", "_content_backward"} <= kernels
 
 
 @pytest.mark.gpu
@@ -298,11 +326,13 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path)
     st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([1, 3]),
     st.sampled_from([16, 80]), st.integers(1, 128), st.sampled_from([1, 1, 16, 64, 100]), st.booleans(), st.booleans(),
     st.sampled_from([None, "prefix", "all"]), st.sampled_from([0, 0, 7, 32]), st.integers(-5, 40),
+    st.sampled_from([0, 0, 16, 64]),
 )  # fmt: skip
-def test_any_shape_on_a_gpu(seed, N, kind, dtype, d, dv, topk, chunk, causal, pad, mean, window, offset):
+def test_any_shape_on_a_gpu(seed, N, kind, dtype, d, dv, topk, chunk, causal, pad, mean, window, offset, content):
+    mean, window = (None, 0) if content else (mean, window)
     case = make(
         "cuda", seed, N=N, kind=kind, dtype=dtype, d=d, dv=dv, topk=topk, chunk=chunk, causal=causal, pad=pad,
-        mean=mean, local_window=window, offset=offset, H=2, Hv=1 + seed % 2,
+        mean=mean, local_window=window, offset=offset, H=2, Hv=1 + seed % 2, content=content,
     )  # fmt: skip
     assert_close(case, run(case))
     codes = [morton_encode(x, impl="triton") for x in (case.q, case.k)]

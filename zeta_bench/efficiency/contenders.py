@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,8 @@ class Zeta(Contender):
     workload: OpWorkload
     requested: str = "auto"
     name: str = field(default="zeta", init=False)
+    weighs: ClassVar[bool] = False
+    """Whether weights have a part exp(a·b/√d_v) of wide queries and keys."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,21 +118,31 @@ class Zeta(Contender):
         """The implementation that runs, never "auto": what the operation itself asks."""
         w = self.workload
         q, v = torch.empty(1, 1, 1, w.d_k, device="meta"), torch.empty(1, 1, 1, w.d_v, device="meta")
-        return resolve(self.requested, device, unsupported_fused(q, q, v, settle_bits(w.d_k, None)))
+        content, beside = (v, v) if self.weighs else None, w.mean != "none" or w.local_window > 0
+        return resolve(
+            self.requested, device, unsupported_fused(q, q, v, settle_bits(w.d_k, None), content, beside=beside)
+        )
 
     def make(self, length: int, device: torch.device) -> Step:
-        """q, k: fp32 [B, H, N, d_k]; v [B, H, N, d_v]; gamma [H]: gradients of all four."""
+        """q, k: fp32 [B, H, N, d_k]; v [B, H, N, d_v]; gamma [H]; content like v: gradients of all."""
         inputs = self.inputs(length, device)
-        arguments = self.arguments()
-        return Step(lambda: ops.zeta_attention(*inputs, **arguments), inputs)
+        arguments, content = self.arguments(), self.content(inputs)
+        return Step(lambda: ops.zeta_attention(*inputs[:4], content=content, **arguments), inputs)
 
-    def inputs(self, length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """q, k, v and gamma, each with gradients."""
+    @staticmethod
+    def content(inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
+        """What of the inputs are wide queries and keys."""
+        return (inputs[4], inputs[5]) if len(inputs) > 4 else None
+
+    def inputs(self, length: int, device: torch.device) -> tuple[Tensor, ...]:
+        """q, k, v, gamma, and wide queries and keys if it weighs by them, each with gradients."""
         w, source = self.workload, generator(device)
         q, k = coordinates(w.codes, (w.batch, w.heads, length, w.d_k), source)
-        v = normal((w.batch, w.heads, length, w.d_v), DTYPES[w.dtype], source)
+        wide = [
+            normal((w.batch, w.heads, length, w.d_v), DTYPES[w.dtype], source) for _ in range(3 if self.weighs else 1)
+        ]
         gamma = torch.full((w.heads,), GAMMA, device=device)
-        return q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), gamma.requires_grad_()
+        return tuple(t.requires_grad_() for t in (q, k, wide[0], gamma, *wide[1:]))
 
     def arguments(self) -> dict[str, Any]:
         """Keywords of the operation and of its stages."""
@@ -149,11 +161,20 @@ class Zeta(Contender):
         """Name and work of each stage, on inputs prepared once."""
         from zeta_bench.ops.stages import stages
 
-        return stages(*self.inputs(length, device), **self.arguments())
+        inputs = self.inputs(length, device)
+        return stages(*inputs[:4], content=self.content(inputs), **self.arguments())
 
     def refused(self, error: Exception) -> bool:
         """The operations raise ValueError for what they cannot do."""
         return super().refused(error) or isinstance(error, ValueError)
+
+
+@dataclass
+class ZetaDot(Zeta):
+    """The same with content: what `zeta-dot` does."""
+
+    name: str = field(default="zeta-dot", init=False)
+    weighs: ClassVar[bool] = True
 
 
 @dataclass

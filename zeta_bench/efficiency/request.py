@@ -77,7 +77,7 @@ class Request:
                 close = difflib.get_close_matches(name, OPS, n=1, cutoff=0.5)
                 hint = f"did you mean {close[0]}? " if close else ""
                 raise UsageError(f"unknown contender '{name}': {hint}there is {', '.join(OPS)}; --attn takes variants.")
-        if self.contenders and "zeta" not in self.contenders and (self.breakdown or self.impl):
+        if self.contenders and not {"zeta", "zeta-dot"} & {*self.contenders} and (self.breakdown or self.impl):
             option = "--breakdown" if self.breakdown else "--impl"
             raise UsageError(f"{option} is about zeta, which is not among the contenders; add --contender zeta.")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zeta_bench.efficiency.bench import Bench
-from zeta_bench.efficiency.contenders import Contender, Eager, Sdpa, Zeta
+from zeta_bench.efficiency.contenders import Contender, Eager, Sdpa, Zeta, ZetaDot
 from zeta_bench.efficiency.flex import FlexWindow
 from zeta_bench.efficiency.modules import Module
 from zeta_bench.efficiency.request import Request
 from zeta_bench.efficiency.timing import Clock, CudaClock
-from zeta_bench.efficiency.workload import OPS, ModuleWorkload, OpWorkload, Workload
+from zeta_bench.efficiency.workload import DEFAULT_OPS, OPS, ModuleWorkload, OpWorkload, Workload
 from zeta_bench.errors import UsageError
 from zeta_bench.plan import distinct
 from zeta_bench.registry import Choice
@@ -52,7 +52,7 @@ def make_bench(
 
 
 def _cores(request: Request, workload: OpWorkload, accelerated: bool) -> tuple[list[Contender], list[str]]:
-    names = [name for name in OPS if not request.contenders or name in request.contenders]
+    names = [name for name in OPS if name in (request.contenders or DEFAULT_OPS)]
     if accelerated or request.contenders:
         return [make_core(name, workload, request.impl or "auto") for name in names], []
     names.remove("flex-window")
@@ -61,8 +61,8 @@ def _cores(request: Request, workload: OpWorkload, accelerated: bool) -> tuple[l
 
 def make_core(name: str, workload: OpWorkload, impl: str = "auto") -> Contender:
     """A contender of level op by its name, a key of `OPS`."""
-    if name == "zeta":
-        return Zeta(workload, impl)
+    if name in ("zeta", "zeta-dot"):
+        return (Zeta if name == "zeta" else ZetaDot)(workload, impl)
     if name == "eager":
         return Eager(workload)
     return FlexWindow(workload) if name == "flex-window" else Sdpa(workload, name)

@@ -17,6 +17,7 @@ TASKS = ("speed", "memory")
 MODES = ("forward", "backward", "both")
 OPS: dict[str, str] = {
     "zeta": "ZETA's operation, index included: codes, sort, search, attend",
+    "zeta-dot": "the same with weights that have a part of dot products too; only if named",
     "eager": "softmax attention with its matrix in memory",
     "sdpa-math": "torch's scaled_dot_product_attention, plain backend",
     "sdpa-efficient": "the same, memory-efficient backend",
@@ -25,6 +26,9 @@ OPS: dict[str, str] = {
     "flex-window": "FlexAttention, compiled, a sliding window of k keys",
 }
 """Contenders of level op, and what each is."""
+
+DEFAULT_OPS = tuple(name for name in OPS if name != "zeta-dot")
+"""What is timed where no contender is named."""
 
 RIVAL_OPS = tuple(name for name in OPS if name.startswith("sdpa-"))
 """The fastest of these, at each length and mode, is what the others are compared with."""

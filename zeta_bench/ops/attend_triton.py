@@ -25,7 +25,7 @@ from zeta_bench.ops.weights_triton import (
 
 
 @triton.jit
-def _differences(q, k, D: tl.constexpr):
+def differences(q, k, D: tl.constexpr):
     """q_i − k_j in each coordinate, a tuple of [TILE, STEP]."""
     out = ()
     for c in tl.static_range(D):
@@ -34,7 +34,7 @@ def _differences(q, k, D: tl.constexpr):
 
 
 @triton.jit
-def _entries(
+def entries_of(
     t, stop, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D: tl.constexpr,
     LOCAL: tl.constexpr, LISTED: tl.constexpr, BESIDE: tl.constexpr,
 ):  # fmt: skip
@@ -66,7 +66,7 @@ def _entries(
 def _sources(
     LIST, PICKED, K, tile, tiles, row, batch, S, entries, D: tl.constexpr, LOCAL: tl.constexpr, ROOM: tl.constexpr
 ):  # fmt: skip
-    """Where the tile's row of each begins: LIST, PICKED and K as `_entries` wants them."""
+    """Where the tile's row of each begins: LIST, PICKED and K as `entries_of` wants them."""
     if LOCAL:
         return LIST + batch * S, PICKED, K + row * S * D
     else:
@@ -74,7 +74,7 @@ def _sources(
 
 
 @triton.jit
-def _tile(
+def tile_of(
     ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk,
     CAUSAL: tl.constexpr, LOCAL: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -122,7 +122,7 @@ def tile_forward(
     tile, tiles = tl.program_id(0), tl.num_programs(0)
     row = tl.program_id(1).to(tl.int64)
     batch, head = row // H, row % H
-    i, real, start, end, limit, near_low, near_high, first, count = _tile(
+    i, real, start, end, limit, near_low, near_high, first, count = tile_of(
         ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk, CAUSAL,
         LOCAL, WINDOW, TILE,
     )  # fmt: skip
@@ -146,12 +146,12 @@ def tile_forward(
         total += share[:, None] * value
         den += share
     for t0 in range(0, count, STEP):
-        p, k, allowed = _entries(
+        p, k, allowed = entries_of(
             t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D,
             LOCAL, LISTED, WINDOW and not CAUSAL,
         )  # fmt: skip
         v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
-        weight = tl.where(allowed, reciprocal(square_sum(_differences(q, k, D), D) + g2), 0.0)
+        weight = tl.where(allowed, reciprocal(square_sum(differences(q, k, D), D) + g2), 0.0)
         den += tl.sum(weight, 1)
         total += product(weight.to(v.dtype), v, PRECISION)
     if LOCAL:
@@ -188,7 +188,7 @@ def tile_backward(
     tile, tiles = tl.program_id(0), tl.num_programs(0)
     row = tl.program_id(1).to(tl.int64)
     batch, head = row // H, row % H
-    i, real, start, end, limit, near_low, near_high, first, count = _tile(
+    i, real, start, end, limit, near_low, near_high, first, count = tile_of(
         ORDER, START, END, FROM, COUNT, NEAR_LOW, NEAR_HIGH, tile, tiles, row, batch, N, S, offset, chunk, CAUSAL,
         LOCAL, WINDOW, TILE,
     )  # fmt: skip
@@ -218,12 +218,12 @@ def tile_backward(
     for _ in tl.static_range(D):
         dq = dq + (tl.zeros([TILE], tl.float32),)
     for t0 in range(0, count, STEP):
-        p, k, allowed = _entries(
+        p, k, allowed = entries_of(
             t0 + tl.arange(0, STEP), count, first, start, end, limit, near_low, near_high, LIST, PICKED, K, entries, D,
             LOCAL, LISTED, WINDOW and not CAUSAL,
         )  # fmt: skip
         v = tl.load(V + p.to(tl.int64)[:, None] * v_n + d[None, :], mask=column[None, :], other=0.0)
-        x = _differences(q, k, D)
+        x = differences(q, k, D)
         weight = tl.where(allowed, reciprocal(square_sum(x, D) + g2), 0.0)
         share = weight * inverse[:, None]
         dp = product(do, tl.trans(v), PRECISION)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zeta_bench.ops import debug, library
+from zeta_bench.ops import debug, library_topk
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.options import MEANS
 from zeta_bench.ops.search import check_devices, check_floating, check_points, check_valid, too_many_rows
 
 GAMMA_FLOOR = 2.0**-7
 """Smallest γ: 1/γ² = 16384 is still finite in fp16, whose largest number is 65504."""
+
+MAX_WIDTH = 256
+"""Columns of values, and of content, that the kernels take."""
 
 Content = tuple[Tensor, Tensor]
 
@@ -65,7 +68,7 @@ def topk_attention(
     debug.check_coordinates(q, k)
     debug.check_index(index, k.shape[2])
     if resolve(impl, q.device, unsupported(q, k, v, score, content)) == "triton":
-        return library.topk_attention(q, k, v, index, gamma, mean, valid, offset)
+        return library_topk.topk_attention(q, k, v, index, gamma, mean, valid, offset)
     with torch.autocast(q.device.type, enabled=False):
         values = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         coordinates = torch.promote_types(q.dtype, torch.float32)
@@ -120,15 +123,20 @@ def check_content(q: Tensor, k: Tensor, content: Content | None) -> None:
 def unsupported(q: Tensor, k: Tensor, v: Tensor, score: str = "cauchy", content: Content | None = None) -> str:
     """Why the kernels cannot do this, or ""."""
     if content is not None:
-        return "the kernels weigh without content"
+        return "over a given index the kernels weigh without content; zeta_attention's weigh with it"
+    return unsupported_values(q, k, v, score)
+
+
+def unsupported_values(q: Tensor, k: Tensor, v: Tensor, score: str = "cauchy") -> str:
+    """Why no kernel can do this, or ""."""
     if score != "cauchy":
         return f"the kernels weigh by score='cauchy', not {score!r}"
     if torch.float64 in (q.dtype, k.dtype, v.dtype):
         return "a tensor is float64 and the kernels compute in fp32"
     if q.shape[-1] > 8:
         return f"q has d={q.shape[-1]} coordinates and the kernels take 8"
-    if v.shape[-1] > 256:
-        return f"v has dv={v.shape[-1]} columns and the kernels take 256"
+    if v.shape[-1] > MAX_WIDTH:
+        return f"v has dv={v.shape[-1]} columns and the kernels take {MAX_WIDTH}"
     if not q.numel() or not v.numel():
         return f"there is nothing to attend: q is {tuple(q.shape)}, v {tuple(v.shape)}"
     return too_many_rows(k)

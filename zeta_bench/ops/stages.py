@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.attention import topk_attention
+from zeta_bench.ops.attention import Content, topk_attention
 from zeta_bench.ops.morton import settle_bits, zorder_codes
 from zeta_bench.ops.options import MEANS, Options
 from zeta_bench.ops.search import with_local_window, zorder_search
@@ -27,6 +27,7 @@ def stages(
     causal: bool = True,
     chunk: int = 1,
     bits: int | None = None,
+    content: Content | None = None,
     mean: str | None = None,
     local_window: int = 0,
     deterministic: bool = False,
@@ -45,6 +46,7 @@ def stages(
         causal: see `zeta_attention`.
         chunk: see `zeta_attention`.
         bits: see `zeta_attention`.
+        content: see `zeta_attention`.
         mean: see `zeta_attention`.
         local_window: see `zeta_attention`.
         deterministic: see `zeta_attention`.
@@ -52,12 +54,14 @@ def stages(
     """
     width = settle_bits(q.shape[-1], bits)
     o = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, 0, deterministic)
-    kernels = resolve(impl, q.device, unsupported_fused(q, k, v, width)) == "triton"
-    return (_kernel_stages if kernels else _reference_stages)(q.detach(), k.detach(), v.detach(), gamma.detach(), o)
+    without = unsupported_fused(q, k, v, width, content, beside=mean is not None or local_window > 0)
+    make = _kernel_stages if resolve(impl, q.device, without) == "triton" else _reference_stages
+    wide = None if content is None else (content[0].detach(), content[1].detach())
+    return make(q.detach(), k.detach(), v.detach(), gamma.detach(), wide, o)
 
 
-def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -> list[Stage]:
-    from zeta_bench.ops import lists_triton, zeta_triton
+def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, content: Content | None, o: Options) -> list[Stage]:
+    from zeta_bench.ops import content_triton, lists_triton, zeta_triton
     from zeta_bench.ops._tuning import tiles
     from zeta_bench.ops.launch import key_of
 
@@ -67,19 +71,34 @@ def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -
     codes = lists_triton.encode(key, q, k, g, o.bits)
     ordered = lists_triton.sort(codes)
     index = zeta_triton.search(key, codes, ordered, k, None, o, g, queries)
-    found = zeta_triton.forward(q, k, v, gamma, None, index, o)
+
+    def attend() -> tuple[Tensor, ...]:
+        if content is None:
+            return zeta_triton.forward(q, k, v, gamma, None, index, o)
+        return content_triton.forward(q, k, v, gamma, content, index, o)
+
+    found = attend()
     do = torch.ones_like(found[0])
+
+    def backward() -> object:
+        if content is None:
+            return zeta_triton.backward(do, q, k, v, gamma, None, found[0], found[1], found[2], found[3], index, o)
+        return content_triton.backward(do, q, k, v, gamma, content, found[0], found[1], index, o)
+
     return [
         ("encode", lambda: lists_triton.encode(key, q, k, g, o.bits)),
         ("sort", lambda: lists_triton.sort(codes)),
         ("search", lambda: zeta_triton.search(key, codes, ordered, k, None, o, g, queries)),
-        ("attend", lambda: zeta_triton.forward(q, k, v, gamma, None, index, o)),
-        ("backward", lambda: zeta_triton.backward(do, q, k, v, gamma, None, *found, index, o)),
+        ("attend", attend),
+        ("backward", backward),
     ]
 
 
-def _reference_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options) -> list[Stage]:
-    inputs = [t.clone().requires_grad_() for t in (q, k, v, gamma)]
+def _reference_stages(
+    q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, content: Content | None, o: Options
+) -> list[Stage]:
+    inputs = [t.clone().requires_grad_() for t in (q, k, v, gamma, *(content or ()))]
+    wide = (inputs[4], inputs[5]) if content else None
     codes = zorder_codes(q, k, bits=o.bits)
 
     def search() -> Tensor:
@@ -89,7 +108,9 @@ def _reference_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, o: Options
     index = search()
 
     def attend() -> Tensor:
-        return topk_attention(inputs[0], inputs[1], inputs[2], index, inputs[3], mean=MEANS[o.mean], impl="reference")
+        return topk_attention(
+            inputs[0], inputs[1], inputs[2], index, inputs[3], content=wide, mean=MEANS[o.mean], impl="reference"
+        )
 
     out = attend()
     do = torch.ones_like(out)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zeta_bench.ops import debug, library
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.attention import Content, check, check_content, topk_attention, unsupported
+from zeta_bench.ops.attention import MAX_WIDTH, Content, check, check_content, topk_attention, unsupported_values
 from zeta_bench.ops.morton import MAX_BITS, settle_bits, zorder_codes
 from zeta_bench.ops.options import MEANS, Options
 from zeta_bench.ops.search import check_choice, with_local_window, zorder_search
@@ -41,7 +42,7 @@ def zeta_attention(
         causal: as in `zorder_search`, like chunk, valid and offset.
         chunk: as in `zorder_search`.
         bits: as in `morton_encode`; where bits · d > 63 the reference ranks cells lexicographically.
-        content: as in `topk_attention`; by the reference alone.
+        content: as in `topk_attention`; by kernels where there is neither a mean token nor a local window.
         mean: as in `topk_attention`.
         valid: bool [B, S], True = a real key.
         local_window: so many keys around, or if causal the newest up to, the query's own position besides, chunk or
@@ -49,7 +50,8 @@ def zeta_attention(
         offset: position of query 0.
         deterministic: gradients bit-identical from run to run: the kernels then add them up in fixed point, which
             takes 64 bits a number and some more time. The reference is so on a CPU; on a GPU it raises.
-        impl: "auto", "reference" or "triton". The kernels take d ≤ 8, dv ≤ 256, bits · d ≤ 63, not float64.
+        impl: "auto", "reference" or "triton". The kernels take d ≤ 8, dv and c ≤ 256, bits · d ≤ 63, not
+            float64.
 
     Returns:
         [B, H, N, dv] in v's dtype. Differentiable once in q, k, v, γ and content; the search itself has no gradient.
@@ -64,9 +66,10 @@ def zeta_attention(
         raise ValueError(f"local_window must be at least 0; got {local_window}.")
     width = settle_bits(q.shape[-1], bits)
     debug.check_coordinates(q, k)
-    if resolve(impl, q.device, unsupported_fused(q, k, v, width, content)) == "triton":
+    beside = mean is not None or local_window > 0
+    if resolve(impl, q.device, unsupported_fused(q, k, v, width, content, beside=beside)) == "triton":
         options = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, offset, deterministic)
-        return library.zeta_attention(q, k, v, gamma, valid, options)
+        return library.zeta_attention(q, k, v, gamma, valid, options, content)
     if deterministic and q.is_cuda:
         raise ValueError("the reference adds up gradients in any order on a GPU; deterministic=True needs the kernels.")
     q_codes, k_codes = zorder_codes(q, k, bits=bits)
@@ -79,8 +82,16 @@ def zeta_attention(
     )
 
 
-def unsupported_fused(q: Tensor, k: Tensor, v: Tensor, bits: int, content: Content | None = None) -> str:
-    """Why the kernels cannot do this, or ""."""
+def unsupported_fused(
+    q: Tensor, k: Tensor, v: Tensor, bits: int, content: Content | None = None, *, beside: bool = False
+) -> str:
+    """Why the kernels cannot do this, or ""; `beside`: with a mean token or a local window."""
     if bits * q.shape[-1] > MAX_BITS:
         return f"bits={bits} in d={q.shape[-1]} coordinates make codes of more than {MAX_BITS} bits"
-    return unsupported(q, k, v, content=content)
+    if content is not None and beside:
+        return "the kernels weigh with content where there is neither a mean token nor a local window"
+    if content is not None and torch.float64 in (content[0].dtype, content[1].dtype):
+        return "content is float64 and the kernels compute in fp32"
+    if content is not None and content[0].shape[-1] > MAX_WIDTH:
+        return f"content has c={content[0].shape[-1]} columns and the kernels take {MAX_WIDTH}"
+    return unsupported_values(q, k, v)

@@ -86,11 +86,13 @@ def search(
 FORWARD, BACKWARD = Kernel(attend_triton.tile_forward), Kernel(attend_triton.tile_backward)
 
 
-def _precision(v: Tensor) -> str:
+def precision(v: Tensor) -> str:
+    """Of products of tensors such as v, for `tl.dot`."""
     return "ieee" if v.dtype == torch.float32 else "tf32"
 
 
-def _padded(width: int) -> int:
+def padded(width: int) -> int:
+    """The width that `tl.dot` takes for it."""
     return max(16, power_of_two(width))
 
 
@@ -126,21 +128,21 @@ def forward(
         close, real = near_tiles(W), n.start if n.real is None else n.real
         FORWARD(
             (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, n.start, real, n.start, n.end, n.start,
-            n.start, n.start, n.low, n.high, q, v, None, total, den, out, *sizes, D, W, _padded(W), o.causal, True,
-            n.real is not None, False, 0, close.queries, close.forward.step, ROOM, _precision(v),
+            n.start, n.start, n.low, n.high, q, v, None, total, den, out, *sizes, D, W, padded(W), o.causal, True,
+            n.real is not None, False, 0, close.queries, close.forward.step, ROOM, precision(v),
             **close.forward.launch,
         )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     FORWARD(
         key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0],
         ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high, mean_k, mean_v, count, total, den, out, *sizes, D,
-        W, _padded(W), o.causal, False, True, n is not None, o.mean, shape.queries, shape.forward.step, ROOM,
-        _precision(v), **shape.forward.launch,
+        W, padded(W), o.causal, False, True, n is not None, o.mean, shape.queries, shape.forward.step, ROOM,
+        precision(v), **shape.forward.launch,
     )  # fmt: skip
     return out, den, mean_k, mean_v
 
 
-def _zeros(
+def zeros(
     k: torch.Size, v: torch.Size, kind: torch.dtype, device: torch.device, *, together: bool
 ) -> tuple[Tensor, Tensor]:
     """Zeros of two shapes, by one launch where they may lie `together`: an operator's results may not."""
@@ -150,19 +152,23 @@ def _zeros(
     return both[: k.numel()].view(k), both[k.numel() :].view(v)
 
 
-def _scales(do: Tensor, v: Tensor, gamma: Tensor, den: Tensor, H: int) -> Tensor:
+def scales(do: Tensor, v: Tensor, gamma: Tensor, den: Tensor) -> Tensor:
     """Factors that bring dV and dK into an int64 without overflow, fp32 [2].
 
     Of one query |Σ_j w_ij dO| ≤ ‖dO‖, and |∂/∂k_j| ≤ 2 ‖dO‖ ‖v‖ / γ, because x / (x² + γ²) ≤ 1 / (2γ); N queries of the
     heads that share a value head add up. A bit stays free for rounding. A coordinate that is not finite shows in the
     sum of its weights, `den`; it must not turn into an integer unseen.
     """
-    norm_do = torch.linalg.vector_norm(do, dim=-1, dtype=torch.float32).amax()
-    norm_v = torch.linalg.vector_norm(v, dim=-1, dtype=torch.float32).amax()
+    norm_do, norm_v = largest_norm(do), largest_norm(v)
     least = gamma.amin().clamp(min=weights_triton.GAMMA_FLOOR.value)
-    queries = do.shape[2]
+    H, queries = do.shape[1:3]
     bounds = torch.stack((norm_do * (queries * H / v.shape[1]), 2 * norm_do * norm_v * queries / least))
     return 2.0**61 / bounds.clamp(min=1e-12) + den.amax() * 0
+
+
+def largest_norm(x: Tensor) -> Tensor:
+    """The largest norm of a row of x, fp32; on the device."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).amax()
 
 
 def backward(
@@ -192,34 +198,34 @@ def backward(
     dq, dg = torch.empty_like(q), torch.empty_like(den)
     delta = torch.empty_like(den) if o.mean or n else None
     kind = torch.int64 if fixed else torch.float32
-    dk, dv = _zeros(k.shape, v.shape, kind, device, together=o.mean > 0 or fixed or v.dtype != kind)
-    scales = _scales(do, v, gamma, den, H) if fixed else None
-    grads = (den, delta, out, do, dq, dk, dv, dg, scales)
+    dk, dv = zeros(k.shape, v.shape, kind, device, together=o.mean > 0 or fixed or v.dtype != kind)
+    factors = scales(do, v, gamma, den) if fixed else None
+    grads = (den, delta, out, do, dq, dk, dv, dg, factors)
     sizes = (
         N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3], *do.stride()[:3],
     )  # fmt: skip
     low, high = (n.low, n.high) if n else (ix.order, ix.order)
     BACKWARD(
         key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0],
-        ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high, *grads, *sizes, D, W, _padded(W), o.causal, False,
-        True, n is not None, fixed, shape.queries, shape.backward.step, ROOM, _precision(v), **shape.backward.launch,
+        ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high, *grads, *sizes, D, W, padded(W), o.causal, False,
+        True, n is not None, fixed, shape.queries, shape.backward.step, ROOM, precision(v), **shape.backward.launch,
     )  # fmt: skip
     if n and fixed:
         close, real = near_tiles(W), n.start if n.real is None else n.real
         BACKWARD(
             (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, n.start, real, n.start, n.end, n.start,
-            n.start, n.start, n.low, n.high, *grads, *sizes, D, W, _padded(W), o.causal, True, n.real is not None,
-            False, fixed, close.queries, close.backward.step, ROOM, _precision(v), **close.backward.launch,
+            n.start, n.start, n.low, n.high, *grads, *sizes, D, W, padded(W), o.causal, True, n.real is not None,
+            False, fixed, close.queries, close.backward.step, ROOM, precision(v), **close.backward.launch,
         )  # fmt: skip
     if n and delta is not None:
         dk, dv = near_triton.gradients(
-            key, q, k, v, gamma, valid, count, n, den, delta, do, dk, dv, scales, dq, dg, o, _precision(v)
+            key, q, k, v, gamma, valid, count, n, den, delta, do, dk, dv, factors, dq, dg, o, precision(v)
         )
     if o.mean and delta is not None:
         dk, dv = finish_triton.finish_means(
-            key, dk, dv, scales, do, q, gamma, den, delta, mean_k, mean_v, valid, count, dq, dg, o.mean, o.offset
+            key, dk, dv, factors, do, q, gamma, den, delta, mean_k, mean_v, valid, count, dq, dg, o.mean, o.offset
         )
     elif not n:
-        dv = dv if dv.dtype == v.dtype else finish_triton.finish((key, "v"), dv, scales, v.dtype)
-        dk = dk if scales is None else finish_triton.finish((key, "k"), dk, scales[1:], torch.float32)
+        dv = dv if dv.dtype == v.dtype else finish_triton.finish((key, "v"), dv, factors, v.dtype)
+        dk = dk if factors is None else finish_triton.finish((key, "k"), dk, factors[1:], torch.float32)
     return dq, dk, dv, dg.sum((0, 2))
