@@ -60,6 +60,10 @@ CASES = {
     "content-large": {"content": 16, "size": 60.0},
     "content-ties": {"content": 16, "kind": "ties"},
     "content-drift": {"content": 16, "kind": "drift", "N": 128},
+    "content-window": {"content": 16, "local_window": 6, "chunk": 16, "B": 2},
+    "content-window-padding": {"content": 16, "local_window": 6, "pad": True, "B": 2, "dtype": torch.bfloat16},
+    "content-window-bidirectional": {"content": 16, "local_window": 5, "causal": False, "pad": True},
+    "content-window-cache": {"content": 16, "local_window": 7, "N": 5, "S": 90, "offset": 85},
 }
 
 
@@ -104,7 +108,7 @@ def test_spread_windows(kind, room, monkeypatch):
 
     monkeypatch.setattr(tiles_triton, "SHORT", 0)
     monkeypatch.setattr(tiles_triton, "ROOM", room)
-    for beside in ({"mean": "prefix", "local_window": 3}, {"content": 8}):
+    for beside in ({"mean": "prefix", "local_window": 3}, {"content": 8, "local_window": 3}):
         case = make(DEVICE, kind=kind, N=100, chunk=4, pad=True, **beside)
         assert_close(case, run(case))
 
@@ -138,7 +142,9 @@ def test_codes_equal_the_reference_bit_for_bit(d, bits):
         assert torch.equal(codes, expected)
 
 
-@pytest.mark.parametrize("name", ["plain", "window-padding-mean", "grouped-values", "content", "content-grouped-bf16"])
+@pytest.mark.parametrize(
+    "name", ["plain", "window-padding-mean", "grouped-values", "content", "content-window-padding"]
+)
 def test_deterministic_gradients_keep_the_bound_and_repeat_bit_for_bit(name):
     case = make(DEVICE, **CASES[name])
     first, second = (run(case, deterministic=True) for _ in range(2))
@@ -258,8 +264,7 @@ MISUSE = {
     "nine coordinates": ({"q": lambda t: widened(t, 9), "k": lambda t: widened(t, 9)}, {}, "d=9"),
     "wide values": ({"v": lambda t: widened(t, 300)}, {}, "dv=300"),
     "codes": ({}, {"bits": 30}, "63 bits"),
-    "content and a mean token": ({}, {"content": WIDE, "mean": "prefix"}, "neither a mean token nor a local window"),
-    "content and a window": ({}, {"content": WIDE, "local_window": 4}, "neither a mean token nor a local window"),
+    "content and a mean token": ({}, {"content": WIDE, "mean": "prefix"}, "where there is no mean token"),
     "float64 content": ({}, {"content": tuple(t.double() for t in WIDE)}, "content is float64"),
     "wide content": ({}, {"content": tuple(t.expand(-1, -1, -1, 300) for t in WIDE)}, "c=300"),
 }
@@ -316,7 +321,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path)
     assert answer.returncode == 0, answer.stderr[-2000:]
     kernels = set(answer.stdout.split())
     wanted = {"_encode", "_write", "_intervals", "_plan", "tile_forward", "tile_backward", "_finish"}
-    assert wanted | {"_content_forward", "_content_backward"} <= kernels
+    assert wanted | {"content_forward", "content_backward"} <= kernels
 
 
 @pytest.mark.gpu
@@ -329,7 +334,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path)
     st.sampled_from([0, 0, 16, 64]),
 )  # fmt: skip
 def test_any_shape_on_a_gpu(seed, N, kind, dtype, d, dv, topk, chunk, causal, pad, mean, window, offset, content):
-    mean, window = (None, 0) if content else (mean, window)
+    mean = None if content else mean
     case = make(
         "cuda", seed, N=N, kind=kind, dtype=dtype, d=d, dv=dv, topk=topk, chunk=chunk, causal=causal, pad=pad,
         mean=mean, local_window=window, offset=offset, H=2, Hv=1 + seed % 2, content=content,

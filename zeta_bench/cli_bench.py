@@ -86,7 +86,8 @@ def bench(
         typer.Option(
             "--contender",
             "-c",
-            help="Only this core: zeta · zeta-dot · eager · sdpa-math · sdpa-efficient · sdpa-flash · sdpa-cudnn · flex-window.",
+            help="Only this core: zeta · zeta-dot · eager · sdpa-math · sdpa-efficient · sdpa-flash · sdpa-cudnn · "
+            "flex-window.",
             metavar="C",
         ),
     ] = None,

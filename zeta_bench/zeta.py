@@ -110,8 +110,8 @@ class ZetaAttention(Attention):
         if self.config.search != "zorder" or self.config.score != "cauchy":
             return resolve(self.config.impl, device, ops.attention.unsupported(q, q, v, self.config.score, content))
         bits = ops.morton.settle_bits(self.config.d_k, self.config.bits)
-        beside = self.config.mean or self.config.local_window > 0
-        return resolve(self.config.impl, device, ops.zeta.unsupported_fused(q, q, v, bits, content, beside=beside))
+        why = ops.zeta.unsupported_fused(q, q, v, bits, content, mean=self.config.mean)
+        return resolve(self.config.impl, device, why)
 
     def coordinates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of queries and keys, each [B, H, N, d_k] in [−1, 1]; fp32 under any autocast, float64 if x is."""

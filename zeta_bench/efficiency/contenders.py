@@ -118,10 +118,9 @@ class Zeta(Contender):
         """The implementation that runs, never "auto": what the operation itself asks."""
         w = self.workload
         q, v = torch.empty(1, 1, 1, w.d_k, device="meta"), torch.empty(1, 1, 1, w.d_v, device="meta")
-        content, beside = (v, v) if self.weighs else None, w.mean != "none" or w.local_window > 0
-        return resolve(
-            self.requested, device, unsupported_fused(q, q, v, settle_bits(w.d_k, None), content, beside=beside)
-        )
+        content = (v, v) if self.weighs else None
+        why = unsupported_fused(q, q, v, settle_bits(w.d_k, None), content, mean=w.mean != "none")
+        return resolve(self.requested, device, why)
 
     def make(self, length: int, device: torch.device) -> Step:
         """q, k: fp32 [B, H, N, d_k]; v [B, H, N, d_v]; gamma [H]; content like v: gradients of all."""

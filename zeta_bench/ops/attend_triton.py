@@ -63,7 +63,7 @@ def entries_of(
 
 
 @triton.jit
-def _sources(
+def sources_of(
     LIST, PICKED, K, tile, tiles, row, batch, S, entries, D: tl.constexpr, LOCAL: tl.constexpr, ROOM: tl.constexpr
 ):  # fmt: skip
     """Where the tile's row of each begins: LIST, PICKED and K as `entries_of` wants them."""
@@ -131,7 +131,7 @@ def tile_forward(
     d = tl.arange(0, WP)
     column = d < W
     V += batch * v_b + head // G * v_h
-    LIST, PICKED, K = _sources(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
+    LIST, PICKED, K = sources_of(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
     out = (row * N + i)[:, None] * W + d[None, :]
     if WINDOW and not LOCAL:
         total = tl.load(SUM + out, mask=real[:, None] & column[None, :], other=0.0)
@@ -209,7 +209,7 @@ def tile_backward(
     V += batch * v_b + head // G * v_h
     DK += row * S * D
     DV += (batch * (H // G) + head // G) * S * W
-    LIST, PICKED, K = _sources(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
+    LIST, PICKED, K = sources_of(LIST, PICKED, K, tile, tiles, row, batch, S, entries, D, LOCAL, ROOM)
     scale_v, scale_k = 1.0, 1.0
     if FIXED:
         scale_v, scale_k = tl.load(SCALES), tl.load(SCALES + 1)

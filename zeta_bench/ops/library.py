@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from zeta_bench.ops._tuning import tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
@@ -59,7 +60,11 @@ def _attend(
         if a is None or b is None:
             found = zeta_triton.forward(q, k, v, gamma, valid, index, options)
         else:
-            found = (*content_triton.forward(q, k, v, gamma, (a, b), index, options), q.new_empty(0), v.new_empty(0))
+            found = (
+                *content_triton.forward(q, k, v, gamma, valid, (a, b), index, options),
+                q.new_empty(0),
+                v.new_empty(0),
+            )
     return (*found, index.order, index.positions, index.planes, index.spans, index.reads, index.picked)
 
 
@@ -83,7 +88,7 @@ def _attend_backward(
     out, den, mean_k, mean_v = found
     with on_device_of(q):
         if a is not None and b is not None:
-            return content_triton.backward(dense(do), q, k, v, gamma, (a, b), out, den, built, options)
+            return content_triton.backward(dense(do), q, k, v, gamma, valid, (a, b), out, den, built, options)
         grads = zeta_triton.backward(dense(do), q, k, v, gamma, valid, out, den, mean_k, mean_v, built, options)
         return (*grads, v.new_empty(0), v.new_empty(0))
 
@@ -220,8 +225,9 @@ class _Zeta(torch.autograd.Function):
 
 
 def _eager(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors and nobody traces: torch.compile and fakes need the operator."""
-    return not torch.compiler.is_compiling() and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+    """Whether these are plain tensors and nobody looks on: torch.compile, fakes and counters need the operator."""
+    seen = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    return not seen and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
 
 
 def zeta_attention(

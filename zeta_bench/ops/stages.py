@@ -54,7 +54,7 @@ def stages(
     """
     width = settle_bits(q.shape[-1], bits)
     o = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, 0, deterministic)
-    without = unsupported_fused(q, k, v, width, content, beside=mean is not None or local_window > 0)
+    without = unsupported_fused(q, k, v, width, content, mean=mean is not None)
     make = _kernel_stages if resolve(impl, q.device, without) == "triton" else _reference_stages
     wide = None if content is None else (content[0].detach(), content[1].detach())
     return make(q.detach(), k.detach(), v.detach(), gamma.detach(), wide, o)
@@ -75,7 +75,7 @@ def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, content: Cont
     def attend() -> tuple[Tensor, ...]:
         if content is None:
             return zeta_triton.forward(q, k, v, gamma, None, index, o)
-        return content_triton.forward(q, k, v, gamma, content, index, o)
+        return content_triton.forward(q, k, v, gamma, None, content, index, o)
 
     found = attend()
     do = torch.ones_like(found[0])
@@ -83,7 +83,7 @@ def _kernel_stages(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor, content: Cont
     def backward() -> object:
         if content is None:
             return zeta_triton.backward(do, q, k, v, gamma, None, found[0], found[1], found[2], found[3], index, o)
-        return content_triton.backward(do, q, k, v, gamma, content, found[0], found[1], index, o)
+        return content_triton.backward(do, q, k, v, gamma, None, content, found[0], found[1], index, o)
 
     return [
         ("encode", lambda: lists_triton.encode(key, q, k, g, o.bits)),

@@ -42,7 +42,7 @@ def zeta_attention(
         causal: as in `zorder_search`, like chunk, valid and offset.
         chunk: as in `zorder_search`.
         bits: as in `morton_encode`; where bits · d > 63 the reference ranks cells lexicographically.
-        content: as in `topk_attention`; by kernels where there is neither a mean token nor a local window.
+        content: as in `topk_attention`; by kernels where there is no mean token.
         mean: as in `topk_attention`.
         valid: bool [B, S], True = a real key.
         local_window: so many keys around, or if causal the newest up to, the query's own position besides, chunk or
@@ -66,8 +66,7 @@ def zeta_attention(
         raise ValueError(f"local_window must be at least 0; got {local_window}.")
     width = settle_bits(q.shape[-1], bits)
     debug.check_coordinates(q, k)
-    beside = mean is not None or local_window > 0
-    if resolve(impl, q.device, unsupported_fused(q, k, v, width, content, beside=beside)) == "triton":
+    if resolve(impl, q.device, unsupported_fused(q, k, v, width, content, mean=mean is not None)) == "triton":
         options = Options(topk, causal, chunk, width, MEANS.index(mean), local_window, offset, deterministic)
         return library.zeta_attention(q, k, v, gamma, valid, options, content)
     if deterministic and q.is_cuda:
@@ -83,13 +82,13 @@ def zeta_attention(
 
 
 def unsupported_fused(
-    q: Tensor, k: Tensor, v: Tensor, bits: int, content: Content | None = None, *, beside: bool = False
+    q: Tensor, k: Tensor, v: Tensor, bits: int, content: Content | None = None, *, mean: bool = False
 ) -> str:
-    """Why the kernels cannot do this, or ""; `beside`: with a mean token or a local window."""
+    """Why the kernels cannot do this, or ""; `mean`: with a mean token."""
     if bits * q.shape[-1] > MAX_BITS:
         return f"bits={bits} in d={q.shape[-1]} coordinates make codes of more than {MAX_BITS} bits"
-    if content is not None and beside:
-        return "the kernels weigh with content where there is neither a mean token nor a local window"
+    if content is not None and mean:
+        return "the kernels weigh with content where there is no mean token"
     if content is not None and torch.float64 in (content[0].dtype, content[1].dtype):
         return "content is float64 and the kernels compute in fp32"
     if content is not None and content[0].shape[-1] > MAX_WIDTH:
