@@ -42,7 +42,7 @@ SETTINGS = {
     "attn.k=abc": "setting 'k' = 'abc' is not valid: it must be a whole number",
     "attn.k=0": "setting 'k' = 0 is not valid: it must be greater than 0",
     "attn.k=1.5": "'k' = 1.5 is not valid: it must be a whole number",
-    "attn.search=nearest": "it must be 'zorder', 'exact', 'local', 'random' or 'none'",
+    "attn.search=nearest": "it must be 'zorder', 'exact', 'local', 'random', 'all' or 'none'",
     "attn.mean=3": "it must be true or false",
     "attn.": "cannot read --set attn.: it is written key=value",
     "attn.k": "cannot read --set attn.k: it is written key=value, as in --set attn.k=16",

@@ -287,6 +287,13 @@ def test_a_kept_checkpoint_is_no_unfinished_run():
     assert "starts anew" not in run("-a", "vanilla", "--force").out
 
 
+def test_states_are_where_the_help_says_wherever_the_records_go():
+    assert run("-a", "vanilla", "--keep-checkpoints", "--records", "elsewhere/records").code == 0
+    assert len(states()) == 1
+    assert [path.name for path in Path("elsewhere").iterdir()] == ["records"]
+    assert "states are in runs/checkpoints" in " ".join(call("run", "--help").out.split())
+
+
 def test_the_consoles_are_left_as_they_were():
     assert not STDOUT.quiet
     assert not STDERR.quiet

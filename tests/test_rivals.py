@@ -15,9 +15,9 @@ from zeta_bench.baselines import ATTENTION
 from zeta_bench.baselines.nystromformer import pseudo_inverse, segment_means
 from zeta_bench.baselines.s4d import chunked_convolution, every_pair
 from zeta_bench.errors import Unsupported, UsageError
+from zeta_bench.optimizer import parameter_groups
 from zeta_bench.protocol import find_protocol
 from zeta_bench.registry import Choice
-from zeta_bench.training import parameter_groups
 
 BOTH = ("cosformer", "hedgehog", "s4d", "h-transformer-1d")
 ENCODERS = ("linformer", "nystromformer", "skyformer")

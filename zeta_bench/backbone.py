@@ -55,16 +55,20 @@ class Model(nn.Module):
         for layer, block in enumerate(self.blocks):  # last: whatever a variant draws, the rest starts the same
             block.attention = build(choice, attention_spec(shape, backbone, causal=causal, layer=layer))
 
-    def forward(self, inputs: Tensor, valid: Tensor | None = None, where: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, valid: Tensor | None = None, where: Tensor | None = None, head: bool = True
+    ) -> Tensor:
         """Logits.
 
         Args:
             inputs: int64 [B, N] or float [B, N, channels]; for "pair" with a 2 after B.
             valid: bool, True = a real token; None = all.
             where: for "lm", bool [B, N]: the positions whose logits are wanted; None = all.
+            head: for "lm", False = stop before the head, for whoever applies it in pieces.
 
         Returns:
-            "lm": [M, outputs] at the M wanted positions in row-major order; otherwise [B, outputs].
+            "lm": [M, outputs] at the M wanted positions in row-major order; without the head [B, N, d_model].
+            Otherwise [B, outputs].
         """
         if self.shape.head == "pair":
             both = self.hidden(inputs.flatten(0, 1), None if valid is None else valid.flatten(0, 1))
@@ -74,6 +78,8 @@ class Model(nn.Module):
         hidden = self.hidden(inputs, valid)
         if self.shape.head == "classifier":
             return self.head(self.pool(hidden, valid))
+        if not head:
+            return hidden
         return self.head(hidden.flatten(0, 1) if where is None else hidden[where])
 
     def hidden(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:

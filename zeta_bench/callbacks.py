@@ -63,6 +63,8 @@ class Checkpoint(pl.Callback):
         finally:
             if trainer.is_global_zero:
                 partial.unlink(missing_ok=True)
+        if trainer.world_size > 1:  # a process that leaves ends the others, perhaps before the state has its name
+            trainer.strategy.barrier()
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether to stop here: not after the last step, and with several devices all of them at one step."""
@@ -123,3 +125,9 @@ def checkpoint_step(path: Path, protocol: Protocol) -> int:
     if digest != protocol.digest:
         raise UsageError(f"the checkpoint {path} is of another protocol; run again without --resume.")
     return step
+
+
+def checkpoint_devices(path: Path) -> int:
+    """How many devices wrote a checkpoint that `checkpoint_step` has found whole; 1 if it does not say."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return int(state["zeta_bench"].get("devices", 1))

@@ -10,7 +10,7 @@ import os
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,11 @@ from zeta_bench.cli_analyse import analyse
 from zeta_bench.cli_bench import bench
 from zeta_bench.cli_compare import compare
 from zeta_bench.cli_data import data
+from zeta_bench.cli_draw import draw
 from zeta_bench.cli_generate import generate
 from zeta_bench.cli_ls import list_things
 from zeta_bench.cli_plan import make_plan, tell_plan
+from zeta_bench.cli_report import REPORT, report
 from zeta_bench.cli_sweep import sweep
 from zeta_bench.cli_throughput import throughput
 from zeta_bench.console import (
@@ -30,15 +32,13 @@ from zeta_bench.console import (
     err,
     explain,
     mute,
-    open_page,
     out,
     print_audit,
     print_audits,
-    print_report,
 )
 from zeta_bench.errors import UsageError
 from zeta_bench.listing import completion
-from zeta_bench.records import PUBLISHED_STORE, USER_STORE
+from zeta_bench.records import USER_STORE
 
 app = typer.Typer(
     help="Benchmark and reproduction suite for efficient attention, built around ZETA (arXiv 2501.14577).",
@@ -50,7 +50,6 @@ app = typer.Typer(
 
 DEBUG = False
 FOLDERS = ("--records", "--to", "--from")
-REPORT = USER_STORE / "report"
 
 
 Attn = Annotated[
@@ -71,7 +70,9 @@ Sets = Annotated[
         metavar="K=V",
     ),
 ]
-RecordsDir = Annotated[Path, typer.Option("--records", help="Folder of the records.", metavar="DIR")]
+RecordsDir = Annotated[
+    Path, typer.Option("--records", help="Folder of the records; states are in runs/checkpoints.", metavar="DIR")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,6 +115,9 @@ def run(
     records: RecordsDir = USER_STORE,
     devices: Annotated[int, typer.Option(help="GPUs of this machine, or processes on its CPU.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    strategy: Annotated[
+        Literal["ddp", "fsdp"], typer.Option(help="On each of several devices the whole model, or a share of it.")
+    ] = "ddp",
     micro_batch: Annotated[
         int | None, typer.Option(help="Sequences at once on a device; gradients add up to the batch.", min=1)
     ] = None,
@@ -142,7 +146,7 @@ def run(
     found, session = make_plan(task, attn or [], protocol, wanted, sets or [], records)
     from zeta_bench.execution import Execution
 
-    session.execution = Execution(devices, nodes, micro_batch, recompute, compile)
+    session.execution = Execution(devices, nodes, strategy, micro_batch, recompute, compile)
     session.execution.check(accelerated=session.accelerated)
     session.resume, session.diagnose, session.keep, session.debug = resume, diagnose, keep, DEBUG
     if not session.is_main:
@@ -205,40 +209,8 @@ app.command()(compare)
 app.command()(analyse)
 app.command()(data)
 app.command()(generate)
-
-
-@app.command()
-def report(
-    records: Annotated[
-        list[Path] | None,
-        typer.Option("--records", help="Folders of records; runs and results/records if left out.", metavar="DIR"),
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
-    format: Annotated[
-        list[str] | None, typer.Option("--format", help="md · tex · csv · html (one page); all if left out.")
-    ] = None,
-    to: Annotated[
-        Path, typer.Option("--to", help="Where index.html, tables/ and figures/ are written.", metavar="DIR")
-    ] = REPORT,
-    show: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
-) -> None:
-    """Tables and figures from records: on the terminal, as files of every form, and as one page."""
-    from zeta_bench.listing import check_tasks
-    from zeta_bench.report import FORMATS, PAGE, write_report
-
-    check_tasks(task or [])
-    formats = tuple(dict.fromkeys(format or FORMATS))
-    if show and PAGE not in formats:
-        raise UsageError(f"--open shows the page, which --format {formats[0]} leaves out; add --format {PAGE}.")
-    for folder in records or []:
-        if not folder.is_dir():
-            raise UsageError(f"there is no folder {folder}; --records takes a folder that 'zeta-bench run' wrote to.")
-    stores = {str(folder): folder for folder in records or (USER_STORE, PUBLISHED_STORE)}
-    ctrl_c.begin()
-    done = write_report(stores, to, tasks=task, formats=formats)
-    print_report(done)
-    if show and done.page is not None:
-        open_page(done.page)
+app.command()(draw)
+app.command()(report)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from zeta_bench.errors import ZetaBenchError
 from zeta_bench.registry import label
-from zeta_bench.report.text import plain
+from zeta_bench.report.text import plain, si
 
 if TYPE_CHECKING:
     from zeta_bench.records import Record
@@ -169,7 +169,7 @@ def print_known(name: str, record: Record, changed: Path | None) -> None:
 def print_ended(name: str, record: Record, checkpoint: Path) -> None:
     """One line about a run that has ended: on stdout with its figure, on stderr what went wrong and what to do."""
     value = "" if record.value is None else f"{record.metric} {record.value:.4f} on test, "
-    spent = f"{value}{record.steps} steps in {record.seconds:.0f} s"
+    spent = f"{value}{record.steps} steps in {record.seconds:.0f} s{_speed(record)}"
     if record.status in ("ok", "stuck-at-chance"):
         out(f"{name}: {'' if record.status == 'ok' else f'{record.status} ({record.reason}), '}{spent}")
     elif record.status == "interrupted":
@@ -178,6 +178,12 @@ def print_ended(name: str, record: Record, checkpoint: Path) -> None:
         known = record.status != "failed" or record.reason.endswith(".")  # a sentence of ours, not an exception's text
         hint = "" if known else "; 'zeta-bench --debug run …' shows the traceback"
         err(plain(f"{name}: {record.status} after {record.steps} steps ({record.reason.rstrip('.')}){hint}."))
+
+
+def _speed(record: Record) -> str:
+    """``, 1.2M tokens/s, MFU 31.0 %``: what is known of it."""
+    told = f", {si(record.tokens_per_second)} tokens/s" if record.tokens_per_second else ""
+    return told if record.mfu is None else f"{told}, MFU {100 * record.mfu:.1f} %"
 
 
 def _how_to_go_on(record: Record, kept: bool) -> str:

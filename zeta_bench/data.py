@@ -119,11 +119,20 @@ class BenchDataModule(pl.LightningDataModule):
         return self.split_loader("test")
 
     def split_loader(self, split: Split) -> DataLoader[Batch]:
-        """A split in its own order; with several devices each gets every world-th example, so that none is idle."""
+        """A split in its own order; of several devices each gets every world-th example, and as many batches as others.
+
+        Where devices wait for each other in each forward pass, one that had a batch more would wait for ever.
+        """
         examples = self.task.examples(split)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         mine = torch.arange(len(examples))[rank::world]
-        return self._loader(examples, list(mine.split(max(self.batch_size // world, 1))))
+        size = max(self.batch_size // world, 1)
+        if world == 1:
+            return self._loader(examples, list(mine.split(size)))
+        most, least = -(-len(examples) // world), len(examples) // world
+        if least == 0:
+            raise UsageError(f"the {len(examples)} examples of '{split}' leave some of {world} devices without work.")
+        return self._loader(examples, list(mine.tensor_split(min(-(-most // size), least))))
 
     def _loader(self, examples: Examples, indices: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
         return DataLoader(

@@ -160,6 +160,7 @@ def _costs(runs: Iterable[Run], session: Session, trouble: list[str] | None) -> 
     for shape, run in shapes.items():
         with _failing(run, session, trouble):
             model = make_model(run).to(session.device)
+            model.recompute = session.execution.recompute
             modules[shape] = (step_flops(run, model), BenchModule(model, run.task, run.protocol, ("valid",)))
     clocks: dict[str, _Clock] = {}
     patience = min(PATIENCE, PATIENCE_IN_ALL / max(len({run.choice.label for run in shapes.values()}), 1))
@@ -174,7 +175,7 @@ def _costs(runs: Iterable[Run], session: Session, trouble: list[str] | None) -> 
 
 def _cost(run: Run, module: BenchModule, flops: int, clock: _Clock, session: Session, patience: float) -> Cost:
     """What a step costs: timed as long as the variant's share of patience lasts, then scaled."""
-    memory, scaled = training_bytes(run, module.to(session.device)), clock.spent > patience
+    memory, scaled = training_bytes(run, module.to(session.device), session.execution), clock.spent > patience
     if not scaled:
         started = time.perf_counter()
         seconds = _seconds_a_step(run, module, session)
@@ -199,10 +200,10 @@ def _failing(run: Run, session: Session, trouble: list[str] | None) -> Iterator[
 
 
 def _seconds_a_step(run: Run, module: BenchModule, session: Session) -> float:
-    """Seconds of one training step here, the second of two."""
-    device = session.device
-    examples, size = run.task.examples("valid"), run.protocol.budget.batch_size
-    sample = size if session.accelerated else min(size, SAMPLE)
+    """Seconds of one training step here, the second of two; what devices tell each other is not in it."""
+    device, size = session.device, run.protocol.budget.batch_size
+    examples, sample = run.task.examples("valid"), session.execution.at_once(size)
+    sample = sample if session.accelerated else min(sample, SAMPLE)
     batch = {key: value.to(device) for key, value in examples.batch(torch.arange(sample) % len(examples)).items()}
     seconds = 0.0
     for _ in range(2):
@@ -214,7 +215,7 @@ def _seconds_a_step(run: Run, module: BenchModule, session: Session) -> float:
         if session.accelerated:
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
-    return seconds * size / sample
+    return seconds * size / sample / session.execution.world
 
 
 def _row(group: list[Run], telling: Sequence[str], cost: Cost, seconds: float, done: int) -> dict[str, Any]:

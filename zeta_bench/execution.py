@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +25,8 @@ class Execution:
     Attributes:
         devices: of one machine; on a CPU so many processes, which talk by gloo.
         nodes: machines.
+        strategy: "ddp": each device has the whole model · "fsdp": each keeps a share of weights, gradients and
+            optimiser states, and gathers one block at a time; for models that do not fit otherwise.
         micro_batch: sequences that a device takes at once; a step's gradients are summed over such parts of its batch.
             None = all at once.
         recompute: keep only what enters each block and compute the rest again in the backward pass (activation
@@ -34,6 +36,7 @@ class Execution:
 
     devices: int = 1
     nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     micro_batch: int | None = None
     recompute: bool = False
     compile: bool = False
@@ -49,12 +52,20 @@ class Execution:
         options = [field for field in fields(self) if field.name not in ("devices", "nodes")]
         return {each.name: getattr(self, each.name) for each in options if getattr(self, each.name) != each.default}
 
+    def at_once(self, batch_size: int) -> int:
+        """Sequences that go through the model at once on one device."""
+        share = -(-batch_size // self.world)
+        return min(share, self.micro_batch or share)
+
     def check(self, *, accelerated: bool) -> None:
-        """Raise UsageError if the devices are not there."""
+        """Raise UsageError if the devices are not there, or are too few for what is asked."""
+        if self.strategy == "fsdp" and self.world == 1:
+            raise UsageError("--strategy fsdp shares a model out among several devices; add --devices N.")
         have, what = (torch.cuda.device_count(), "GPUs") if accelerated else (cores(), "cores")
         if self.devices > have and self.devices > 1:
             raise UsageError(f"--devices {self.devices}: this machine has {have} {what}; ask for at most so many.")
-        if self.nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
+        by_launcher = {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+        if self.nodes > 1 and not by_launcher and not {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys():
             raise UsageError(
                 f"--nodes {self.nodes}: start the command by srun, or on each machine with MASTER_ADDR, MASTER_PORT "
                 "and NODE_RANK set."
@@ -68,6 +79,12 @@ class Execution:
                 f"{option} would change what is computed: protocol '{run.protocol.name}' has backbone.norm = batch, "
                 "whose statistics are of the whole batch; leave it out."
             )
+        size = run.protocol.budget.batch_size
+        if self.strategy == "fsdp" and size % self.world:  # they gather together, so all need as many parts
+            raise UsageError(
+                f"--strategy fsdp: budget.batch_size = {size} cannot be dealt out to {self.world} devices evenly; take "
+                "a number of devices that divides it."
+            )
 
 
 def make_trainer(run: Run, execution: Execution, callbacks: list[pl.Callback], *, accelerated: bool) -> pl.Trainer:
@@ -76,7 +93,7 @@ def make_trainer(run: Run, execution: Execution, callbacks: list[pl.Callback], *
     precision: Any = "bf16-mixed" if run.protocol.precision == "bf16" else "32-true"
     return pl.Trainer(
         accelerator="gpu" if accelerated else "cpu",
-        strategy="ddp_find_unused_parameters_true" if execution.world > 1 else "auto",  # score=dot leaves γ unused
+        strategy=_strategy(execution),
         devices=execution.devices,
         num_nodes=execution.nodes,
         precision=precision,
@@ -93,6 +110,17 @@ def make_trainer(run: Run, execution: Execution, callbacks: list[pl.Callback], *
         enable_model_summary=False,
         callbacks=callbacks,
     )
+
+
+def _strategy(execution: Execution) -> Any:
+    """Lightning's word, or object, for how devices share the work."""
+    if execution.world == 1:
+        return "auto"
+    if execution.strategy == "fsdp":
+        from zeta_bench.fsdp import FullySharded
+
+        return FullySharded(execution.world)
+    return "ddp_find_unused_parameters_true"  # score=dot leaves γ unused
 
 
 def quiet_lightning() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zeta_bench.execution import Execution
 from zeta_bench.plan import Run
 from zeta_bench.training import BenchModule
 
@@ -13,16 +14,20 @@ BYTES_A_PARAMETER = 16
 """fp32: the weight, its gradient and Adam's two moments."""
 
 
-def training_bytes(run: Run, module: BenchModule) -> int:
-    """Bytes of parameters, gradients, optimiser and saved tensors of a batch, where the module is.
+def training_bytes(run: Run, module: BenchModule, execution: Execution | None = None) -> int:
+    """Bytes on one device of parameters, gradients, optimiser and saved tensors of what goes through at once.
 
     What a batch keeps is measured on one and on two sequences and goes on in proportion, so that a large batch need not
-    fit. Transient buffers, the batch itself and the allocator's own losses are not in it: a lower bound, and a close
-    one for a model of several layers.
+    fit. Transient buffers, blocks that are gathered from other devices, the batch itself and the allocator's own losses
+    are not in it: a lower bound, and a close one for a model of several layers. An evaluation takes less: its logits
+    are made in pieces.
     """
+    execution = execution or Execution()
     parameters, _ = module.model.parameter_counts()
+    share = execution.world if execution.strategy == "fsdp" else 1
     one, two = (saved_bytes(run, module, batch) for batch in (1, 2))
-    return parameters * BYTES_A_PARAMETER + one + (two - one) * (run.protocol.budget.batch_size - 1)
+    more = execution.at_once(run.protocol.budget.batch_size) - 1
+    return parameters * BYTES_A_PARAMETER // share + one + (two - one) * more
 
 
 def saved_bytes(run: Run, module: BenchModule, sequences: int) -> int:

@@ -9,6 +9,7 @@ from zeta_bench import provenance
 from zeta_bench.plan import Run
 from zeta_bench.records import Record, Status, make_run_id
 from zeta_bench.training import BenchModule
+from zeta_bench.utilisation import utilisation
 
 if TYPE_CHECKING:
     from zeta_bench.run import Session
@@ -82,6 +83,7 @@ def make_record(run: Run, session: Session, found: Outcome, started: str) -> Rec
         seconds=round(seconds, 3),
         compile_seconds=round(module.compile_seconds, 3) if module else 0.0,
         tokens_per_second=round(tokens / seconds, 1) if seconds else 0.0,
+        mfu=_mfu(found, protocol.precision, seconds / max(steps, 1), session),
         peak_memory_bytes=found.peak_memory,
         parameters=parameters,
         parameters_without_embedding=inner,
@@ -97,6 +99,13 @@ def make_record(run: Run, session: Session, found: Outcome, started: str) -> Rec
         started_at=started,
         **provenance.fields(session.accelerated),
     )
+
+
+def _mfu(found: Outcome, precision: str, seconds: float, session: Session) -> float | None:
+    """Model FLOPs utilisation of a run whose steps took so many seconds each, to four digits."""
+    device = provenance.device_class(session.accelerated)
+    share = utilisation(found.flops, seconds, device, precision, session.execution.world)
+    return None if share is None else round(share, 4)
 
 
 def make_analysis(record: Record, payload: dict[str, Any]) -> Record:

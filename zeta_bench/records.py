@@ -54,6 +54,7 @@ class Record(BaseModel):
         selected_step: the step whose figures `metrics` holds.
         tokens: input tokens trained on.
         seconds: of training, without evaluation and compilation.
+        mfu: model FLOPs utilisation while training, in [0, 1], see `zeta_bench.utilisation`; None = not known.
         compile_seconds: of compilation and tuning.
         peak_memory_bytes: on the accelerator; 0 on a CPU.
         flops: of one training step, forward and backward, matrix products only; 0 = not counted.
@@ -94,6 +95,7 @@ class Record(BaseModel):
     tokens: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
+    mfu: float | None = None
     compile_seconds: float = 0.0
     peak_memory_bytes: int = 0
     parameters: int = 0

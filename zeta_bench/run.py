@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeta_bench import provenance
 from zeta_bench.backbone import Model
-from zeta_bench.callbacks import Checkpoint, Interrupted, StopRequest, Watch, checkpoint_step
+from zeta_bench.callbacks import Checkpoint, Interrupted, StopRequest, Watch, checkpoint_devices, checkpoint_step
 from zeta_bench.data import BenchDataModule
 from zeta_bench.errors import Unsupported, UsageError, ZetaBenchError
 from zeta_bench.execution import Execution, make_trainer
@@ -24,6 +24,7 @@ from zeta_bench.records import Record, Status, Store, require_writable
 from zeta_bench.task import Split, select_labelled
 from zeta_bench.training import BenchModule, Diverged
 from zeta_bench.userfile import describe
+from zeta_bench.utilisation import counted_flops
 
 __all__ = ["Run", "Session", "execute", "judge", "make_model", "plan", "step_flops"]
 
@@ -84,6 +85,17 @@ class Session:
     def stopped(self, run: Run) -> bool:
         """Whether an earlier start of the run left a state and no finished record."""
         return self.checkpoint(run).exists() and not _has_finished(self.store.find(run.run_id(self.device_class)))
+
+    def moved(self, run: Run) -> str:
+        """A sentence if the state to go on from is of another number of devices; "" otherwise."""
+        path, mine = self.checkpoint(run), self.execution.world
+        if not (self.resume and path.exists()) or (before := checkpoint_devices(path)) == mine:
+            return ""
+        was, now = (f"{number} device{'s' if number > 1 else ''}" for number in (before, mine))
+        return (
+            f"the state is of {was} and goes on with {now}: with the same batches and schedule, but for rounding and "
+            "dropout's random numbers, which each device draws for itself."
+        )
 
     def unfinished(self, run: Run, record: Record) -> bool:
         """Whether a repeat of a finished run was stopped: it left a state of another step than the record's last."""
@@ -202,6 +214,10 @@ def _train(run: Run, session: Session, listener: Listener, found: Outcome) -> No
     if session.diagnose:
         from zeta_bench.diagnostics import diagnose
 
+        if execution.strategy == "fsdp":
+            from zeta_bench.fsdp import gather
+
+            gather(model)
         found.analysis = diagnose(module, run.task.examples("valid"))
 
 
@@ -219,22 +235,20 @@ def _require_fit(module: BenchModule, checkpoint: Path) -> None:
 def step_flops(run: Run, model: Model) -> int:
     """FLOPs of the matrix products of one training step: three times a forward pass (backward is two).
 
-    The pass runs where the model is; what kernels of our own multiply is not seen. It is also the first look at what a
-    variant returns and at the metric's name.
+    The pass runs where the model is; see `zeta_bench.utilisation` for what is counted. It is also the first look at
+    what a variant returns and at the metric's name.
 
     Raises:
         ZetaBenchError: an attention returns another shape than it was given.
         UsageError: the task does not have the protocol's metric.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     batch = run.task.examples("valid").batch(torch.zeros(1, dtype=torch.int64))
     device = next(model.parameters()).device
     moved = {key: value.to(device) for key, value in batch.items()}
     where = select_labelled(moved) if model.shape.head == "lm" else None
     was_training = model.training
     hooks = [attention.register_forward_hook(_require_shape) for attention in model.attentions()]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counted_flops() as counter:
         logits = model.eval()(moved["inputs"], moved.get("valid"), where)
     for hook in hooks:
         hook.remove()

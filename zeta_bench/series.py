@@ -30,6 +30,8 @@ def run_series(runs: Sequence[Run], session: Session, *, force: bool) -> list[Re
             continue
         if not session.resume and session.stopped(run):
             out(f"{name}: starts anew; --resume goes on from the state that a stopped run left.")
+        if told := session.moved(run):
+            out(f"{name}: {told}")
         with Progress(name, run.protocol.budget.steps) as progress:
             record = execute(run, session, progress.update)
         done.append(record)

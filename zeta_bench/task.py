@@ -58,10 +58,15 @@ class Meter(torchmetrics.Metric):
     """Gathers the score of one split; a `torchmetrics.Metric`, so that it adds up over devices.
 
     ``update(logits, batch)`` gets logits [B, outputs], or for "lm" [M, outputs] at the M labelled positions in
-    row-major order. ``compute()`` returns a `Score`.
+    row-major order. ``compute()`` returns a `Score`. A split may come in batches of any size.
+
+    Class attributes:
+        by_position: whether the score adds up over labelled positions, so that even one sequence may come in several
+            parts, each with the other labels set to IGNORE. Long windows of a large vocabulary need it.
     """
 
     full_state_update = False
+    by_position: ClassVar[bool] = False
 
     def update(self, logits: Tensor, batch: Batch) -> None:
         """Take in one batch."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 
-from zeta_bench.attention import Attention
 from zeta_bench.backbone import Model
 from zeta_bench.errors import ZetaBenchError
-from zeta_bench.protocol import Optim, Protocol
+from zeta_bench.evaluation import score
+from zeta_bench.optimizer import make_optimizer
+from zeta_bench.protocol import Protocol
 from zeta_bench.task import IGNORE, Batch, BenchTask, Meter, Score, Split, select_labelled
 
 FINITE_CHECK_EVERY = 50
@@ -78,6 +77,13 @@ class BenchModule(pl.LightningModule):
         labels = batch["labels"]
         return labels[labels != IGNORE] if self.model.shape.head == "lm" else labels
 
+    def configure_model(self) -> None:
+        """Share the model out among devices, where Lightning's strategy has made a mesh of them."""
+        if self.device_mesh is not None:
+            from zeta_bench.fsdp import shard
+
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the labelled places of the batch; over all devices, where there are several.
 
@@ -108,11 +114,11 @@ class BenchModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch of one of the evaluation splits."""
-        self.meter(self.eval_splits[dataloader_idx]).update(self.logits(batch).float(), batch)
+        score(self.meter(self.eval_splits[dataloader_idx]), self.model, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of the test split."""
-        self.meter("test").update(self.logits(batch).float(), batch)
+        score(self.meter("test"), self.model, batch)
 
     def meter(self, split: str) -> Meter:
         """The meter of a split."""
@@ -156,8 +162,8 @@ class BenchModule(pl.LightningModule):
             self._require_finite()
             row["train_loss"] = self._loss_total() / self._loss_count
             self._loss_sum, self._loss_count = torch.tensor(0.0), 0
-        for split, score in found.items():
-            row |= {f"{split}_{name}": value for name, value in score.values.items()}
+        for split, figures in found.items():
+            row |= {f"{split}_{name}": value for name, value in figures.values.items()}
         self.curve.append(row)
         self._select(found)
 
@@ -183,6 +189,7 @@ class BenchModule(pl.LightningModule):
         self.stop_clock()
         checkpoint["zeta_bench"] = {
             "protocol": self.protocol.digest,
+            "devices": self.trainer.world_size,
             "origin": self.origin,
             "curve": self.curve,
             "best": self.best,
@@ -259,42 +266,6 @@ class BenchModule(pl.LightningModule):
             )
 
 
-def make_optimizer(model: nn.Module, protocol: Protocol, device: torch.device) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """AdamW on `device` and its schedule, which moves once a step, as the protocol says."""
-    optim = protocol.optim
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, optim), lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=device.type == "cuda"
-    )
-    return optimizer, LambdaLR(optimizer, schedule(optim, protocol.budget.steps))
-
-
-def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay, and those with a learning rate of their own.
-
-    Vectors and scalars go without decay, unless the protocol decays all. With ``optim.slow_lr`` those that a variant
-    calls slow are a third group.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    slow = [p for p in _slow_parameters(model) if p.requires_grad] if optim.slow_lr is not None else []
-    rest = [p for p in trained if not any(p is each for each in slow)]
-    decayed = [p for p in rest if p.squeeze().ndim >= 2 or optim.decay == "all"]
-    plain = [p for p in rest if p.squeeze().ndim < 2 and optim.decay != "all"]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    if slow:
-        groups.append({"params": slow, "weight_decay": 0.0, "lr": min(optim.lr, optim.slow_lr or optim.lr)})
-    return groups
-
-
-def _slow_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Those that the attentions of a model call slow, once each."""
-    attentions = [module for module in model.modules() if isinstance(module, Attention)]
-    found = {id(p): p for each in attentions for name in each.slow for p in (each.get_parameter(name),)}
-    return list(found.values())
-
-
 def _whole_steps(state: dict[str, Any], step: int) -> dict[str, Any]:
     """Lightning's progress as it stands between two steps, whichever hook the checkpoint is written in.
 
@@ -308,21 +279,3 @@ def _whole_steps(state: dict[str, Any], step: int) -> dict[str, Any]:
         "epoch_loop.batch_progress": progress,
         "epoch_loop.state_dict": {"_batches_that_stepped": step},
     }
-
-
-def schedule(optim: Optim, steps: int) -> Callable[[int], float]:
-    """Learning rate ÷ peak at each step: linear warm-up, then the protocol's shape down to `floor`."""
-
-    def factor(step: int) -> float:
-        step = step // optim.schedule_every * optim.schedule_every
-        if step < optim.warmup:
-            return (step + 1) / optim.warmup
-        if optim.schedule == "constant":
-            return 1.0
-        if optim.schedule == "inverse-sqrt":
-            return math.sqrt(max(optim.warmup, 1) / max(step, 1))
-        progress = (step - optim.warmup) / max(steps - optim.warmup, 1)
-        shape = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if optim.schedule == "cosine" else 1 - progress
-        return optim.floor + (1 - optim.floor) * max(shape, 0.0)
-
-    return factor

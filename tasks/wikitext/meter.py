@@ -56,6 +56,7 @@ class PerplexityMeter(Meter):
         zero_shot: name of the other corpus.
     """
 
+    by_position = True
     nll: Tensor  # float64 [D]: nats; sums over batches and devices differ in their last bits at most
     seen: Tensor  # int64 [D]: tokens
     context_nll: Tensor  # float64 [bins]

@@ -67,8 +67,11 @@ def _part(part: Part, evidence: Evidence) -> PartVerdict:
 
 def _readings(part: Part, protocol: str, evidence: Evidence) -> list[Reading]:
     """One for each place where any of the quantities was measured, in the order of the stores."""
-    of = [find(quantity, part, protocol, evidence) for quantity in part.of]
-    than = [find(quantity, part, protocol, evidence) for quantity in part.than]
+    preview = protocol != part.protocol
+    of, than = (
+        [find(each, protocol, evidence, seeds=part.seeds, preview=preview) for each in side]
+        for side in (part.of, part.than)
+    )
     places = {place for found in (*of, *than) for place in found}
     ordered = sorted(places, key=lambda place: (evidence.stores.index(place.store), place.device))
     return [Reading(place, _at(of, place), _at(than, place)) for place in ordered]

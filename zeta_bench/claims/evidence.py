@@ -26,7 +26,7 @@ class Evidence:
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """Cells of runs. Settings that repeat the default are left out: such a run is a seed of the plain variant."""
-        runs = [(store, self._bare(record)) for store, record in self.records if record.kind == "run"]
+        runs = [(store, self.bare(record)) for store, record in self.records if record.kind == "run"]
         return compare(frame(runs)) if runs else ()
 
     @cached_property
@@ -49,17 +49,18 @@ class Evidence:
         name, _, settings = text.partition(":")
         return label_of(name, self._changed(name, parse_settings(settings, text)))
 
-    def _bare(self, record: Record) -> Record:
+    def bare(self, record: Record) -> Record:
+        """The record without settings that repeat the default."""
         if not record.settings:
             return record
         return record.model_copy(update={"settings": self._changed(record.variant, record.settings)})
 
     def _changed(self, variant: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that are not the variant's own defaults."""
-        default = self._defaults(variant) if settings else {}
+        default = self.defaults(variant) if settings else {}
         return {key: value for key, value in settings.items() if key not in default or default[key] != value}
 
-    def _defaults(self, variant: str) -> Mapping[str, Any]:
+    def defaults(self, variant: str) -> Mapping[str, Any]:
         """Every setting of a variant as registered: from a record without settings, or else from its class."""
         if variant not in self._known:
             self._known[variant] = _class_defaults(variant)

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from zeta_bench.analysis.request import SEEDS
 from zeta_bench.claims.evidence import Evidence, protocol_of
 from zeta_bench.claims.rules import Span, exactly
-from zeta_bench.claims.schema import AnalysisQuantity, BenchQuantity, Part, Quantity, RunQuantity, protocol_id
+from zeta_bench.claims.schema import AnalysisQuantity, BenchQuantity, Quantity, RunQuantity, protocol_id
 from zeta_bench.report.analyses.series import Estimate
 from zeta_bench.report.benches.curves import Curve
 from zeta_bench.report.runs.selection import Comparison
 from zeta_bench.report.runs.stats import Cell, interval_seeds
 from zeta_bench.report.text import seeds_told
 
+SEEDS_WANTED = 3
 MIDDLE = ("p20", "p80")
 """Quantiles of a timing's repetitions that stand for its interval: a bench has one machine and no seeds."""
 
@@ -65,10 +66,20 @@ class Measured:
 Found = dict[Place, Measured]
 
 
-def find(quantity: Quantity, part: Part, protocol: str, evidence: Evidence) -> Found:
-    """The quantity wherever it was measured under a protocol of the part; empty where it was not."""
+def find(
+    quantity: Quantity, protocol: str, evidence: Evidence, *, seeds: int = SEEDS_WANTED, preview: bool = False
+) -> Found:
+    """The quantity wherever it was measured under a protocol; empty where it was not.
+
+    Args:
+        quantity: what is looked for.
+        protocol: as a part of a claim names it.
+        evidence: where.
+        seeds: so many are wanted of a protocol whose file is not at hand.
+        preview: the protocol need not have the points of a grid that the quantity names.
+    """
     if isinstance(quantity, RunQuantity):
-        return _runs(quantity, part, protocol, evidence)
+        return _runs(quantity, protocol, seeds, preview, evidence)
     if isinstance(quantity, BenchQuantity):
         return _benches(quantity, protocol, evidence)
     return _analyses(quantity, quantity.protocol or protocol, evidence)
@@ -77,23 +88,22 @@ def find(quantity: Quantity, part: Part, protocol: str, evidence: Evidence) -> F
 # Runs
 
 
-def _runs(quantity: RunQuantity, part: Part, protocol: str, evidence: Evidence) -> Found:
-    found = [_of_task(quantity, task, part, protocol, evidence) for task in quantity.task]
+def _runs(quantity: RunQuantity, protocol: str, seeds: int, preview: bool, evidence: Evidence) -> Found:
+    found = [_of_task(quantity, task, protocol, seeds, preview, evidence) for task in quantity.task]
     places = [place for place in found[0] if all(place in each for each in found)]
     return {place: _mean_over_tasks([each[place] for each in found]) for place in places}
 
 
-def _of_task(quantity: RunQuantity, task: str, part: Part, name: str, evidence: Evidence) -> Found:
-    comparisons, wanted = _comparisons(task, name, part, evidence)
+def _of_task(quantity: RunQuantity, task: str, name: str, seeds: int, preview: bool, evidence: Evidence) -> Found:
+    comparisons, wanted = comparisons_of(task, name, evidence, seeds)
     by_place: dict[Place, list[Cell]] = {}
-    preview = name != part.protocol
     for cell in (cell for each in comparisons for cell in each.cells):
         if _fits(cell, quantity, preview, evidence):
             by_place.setdefault(Place(cell.store, cell.device_class), []).append(cell)
     return {place: _cell(quantity, cells, wanted, name) for place, cells in by_place.items()}
 
 
-def _comparisons(task: str, name: str, part: Part, evidence: Evidence) -> tuple[list[Comparison], int]:
+def comparisons_of(task: str, name: str, evidence: Evidence, seeds: int = SEEDS_WANTED) -> tuple[list[Comparison], int]:
     """Those under a protocol of that name in the newest version of the task, and how many seeds it asks for.
 
     Records of a protocol whose file has changed since do not count. Where there is no file all of the name do.
@@ -103,7 +113,7 @@ def _comparisons(task: str, name: str, part: Part, evidence: Evidence) -> tuple[
     if known is not None:
         named = [each for each in named if each.protocol == known.id]
     newest = max((each.task_version for each in named), default=1)
-    return [each for each in named if each.task_version == newest], known.seeds if known else part.seeds
+    return [each for each in named if each.task_version == newest], known.seeds if known else seeds
 
 
 def _fits(cell: Cell, quantity: RunQuantity, preview: bool, evidence: Evidence) -> bool:
@@ -178,7 +188,8 @@ def _benches(quantity: BenchQuantity, protocol: str, evidence: Evidence) -> Foun
         curve
         for each in sets
         for curve in each.curves
-        if (curve.series, curve.mode, curve.stage) == (quantity.variant, quantity.mode, False)
+        if (curve.series, curve.mode, curve.stage)
+        == (quantity.variant, quantity.stage or quantity.mode, bool(quantity.stage))
         and all(length in curve.records for length in quantity.lengths)
     ]
     return {Place(curve.store, curve.device): _curve(quantity, curve, wanted) for curve in curves}

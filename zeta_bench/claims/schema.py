@@ -53,6 +53,7 @@ class BenchQuantity(Settings):
         mode: of the bench.
         lengths: of one length the figure there; of several the exponent of N that fits all of them.
         graph: replays of a CUDA graph; memory has none.
+        stage: of ZETA's stages this one, instead of what `mode` says.
     """
 
     kind: Literal["bench"]
@@ -62,6 +63,7 @@ class BenchQuantity(Settings):
     mode: Literal["forward", "backward", "both"]
     lengths: tuple[PositiveInt, ...] = Field(min_length=1)
     graph: bool = False
+    stage: str = ""
 
 
 class AnalysisQuantity(Settings):

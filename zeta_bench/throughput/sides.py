@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +17,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.nn import functional as F
 
-from zeta_bench.backbone import Model
 from zeta_bench.callbacks import Checkpoint, Watch
-from zeta_bench.data import BatchStream, BenchDataModule
+from zeta_bench.data import BenchDataModule
 from zeta_bench.execution import make_trainer
 from zeta_bench.plan import Run
 from zeta_bench.run import Session, make_model
-from zeta_bench.task import Batch, select_labelled
-from zeta_bench.training import BenchModule, make_optimizer
+from zeta_bench.throughput.bare import BareLoop, batches
+from zeta_bench.training import BenchModule
 
 WARM_UP = 10
 """Steps before the clock is started."""
@@ -69,33 +67,24 @@ def suite(run: Run, session: Session, steps: int) -> float:
 
 def bare(run: Run, session: Session, steps: int) -> float:
     """Seconds a step of a loop that does nothing but train."""
-    run, device = _shortened(run, WARM_UP + steps), session.device
-    protocol = run.protocol
-    model = make_model(run).to(device).train()
-    optimizer, scheduler = make_optimizer(model, protocol, device)
-    held = [{key: value.to(device) for key, value in batch.items()} for batch in _batches(run, HELD)]
+    run = _shortened(run, WARM_UP + steps)
+    loop = BareLoop(run, session)
+    held = [loop.moved(batch) for batch in batches(run, HELD)]
     begun = 0.0
     for step, batch in enumerate(itertools.islice(itertools.cycle(held), WARM_UP + steps)):
         if step == WARM_UP:
-            begun = _now(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
-            loss = _loss(model, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        if protocol.optim.grad_clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), protocol.optim.grad_clip)
-        optimizer.step()
-        scheduler.step()
-    return (_now(device) - begun) / steps
+            begun = loop.now()
+        loop.step(batch)
+    return (loop.now() - begun) / steps
 
 
 def reading(run: Run, session: Session, steps: int) -> float:
     """Seconds a batch takes to read, alone: what the data path would cost if nothing hid it."""
-    batches = _batches(run, WARM_UP + steps)
-    for _ in itertools.islice(batches, WARM_UP):
+    read = batches(run, WARM_UP + steps)
+    for _ in itertools.islice(read, WARM_UP):
         pass
     begun = time.perf_counter()
-    for _ in batches:
+    for _ in read:
         pass
     return (time.perf_counter() - begun) / steps
 
@@ -109,19 +98,6 @@ def _shortened(run: Run, steps: int) -> Run:
     protocol = run.protocol
     budget = protocol.budget.model_copy(update={"steps": steps, "eval_every": steps + 1})
     return replace(run, point=replace(run.point, protocol=protocol.model_copy(update={"budget": budget})))
-
-
-def _batches(run: Run, count: int) -> Iterator[Batch]:
-    """The first batches of a run, on the CPU."""
-    examples = run.task.examples("train")
-    stream = BatchStream(len(examples), run.protocol.budget.batch_size, seed=run.seed, steps=count)
-    return (examples.batch(indices) for indices in stream)
-
-
-def _loss(model: Model, batch: Batch) -> torch.Tensor:
-    where = select_labelled(batch) if model.shape.head == "lm" else None
-    labels = batch["labels"] if where is None else batch["labels"][where]
-    return F.cross_entropy(model(batch["inputs"], batch.get("valid"), where).float(), labels)
 
 
 def _now(device: torch.device) -> float:

@@ -20,15 +20,20 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|~$#])")
 
 def to_markdown(table: Table) -> str:
     """A pipe table as GitHub reads it, with caption and notes."""
+    body = markdown_rows(table)
+    notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
+    return f"**{escape_markdown(table.title)}**\n\n{escape_markdown(table.caption)}\n\n{body}\n\n{notes}\n"
+
+
+def markdown_rows(table: Table) -> str:
+    """The pipe table alone, without caption and notes."""
     rule = ["---:" if column.flush_right else ":---" for column in table.columns]
     lines = [
-        [_md(column.name) for column in table.columns],
+        [escape_markdown(column.name) for column in table.columns],
         rule,
         *([_md_entry(entry) for entry in row] for row in table.rows),
     ]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "\n".join(f"- {_md(note)}" for note in table.notes)
-    return f"**{_md(table.title)}**\n\n{_md(table.caption)}\n\n{body}\n\n{notes}\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def to_latex(table: Table) -> str:
@@ -65,13 +70,14 @@ WRITERS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex
 """File formats of a table, by suffix."""
 
 
-def _md(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Foreign text as Markdown shows it letter by letter, on one line."""
     text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", text)
 
 
 def _md_entry(entry: Entry) -> str:
-    return f"**{_md(entry.text)}**" if entry.bold else _md(entry.text)
+    return f"**{escape_markdown(entry.text)}**" if entry.bold else escape_markdown(entry.text)
 
 
 def _tex(text: str) -> str:
