@@ -36,7 +36,8 @@ def short(path: Path) -> str:
 def lines(path: Path) -> Iterator[str]:
     """What a page tells to type: shell blocks with continuations, or in a block with prompts what follows one.
 
-    Also what stands between backticks in a README; elsewhere that may be about commands that are no more, or to come.
+    Also what stands between backticks in running text, but for the page of decisions: some are about what is no more.
+    Most pages speak of a command by its bare name, such as `zeta-bench draw`, which is not meant to be typed so.
     """
     text = path.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
@@ -44,8 +45,10 @@ def lines(path: Path) -> Iterator[str]:
         if match[3] in SHELL:
             typed = [line.removeprefix("$ ") for line in block if line.startswith("$ ")]
             yield from typed or block
-    if path.name == "README.md":
-        yield from re.findall(r"`((?:zeta-bench|make) [^`\n]+)`", FENCE.sub("", text))
+    if path.name != "decisions.md":
+        named = re.findall(r"`((?:zeta-bench|make) [^`\n]+)`", FENCE.sub("", text))
+        whole = path.name in ("README.md", "commands.md")
+        yield from (line for line in named if whole or len(line.split()) > 2)
 
 
 def words_of(line: str) -> list[list[str]]:
@@ -71,6 +74,8 @@ def commands(path: Path, program: str) -> Iterator[tuple[str, list[str]]]:
         except ValueError:  # an open quotation mark: the line is output, not input
             continue
         for words in found:
+            while words[:1] == ["srun"] and len(words) > 1 and Path(words[0]).name != program:
+                words = ["srun", *words[2:]] if Path(words[1]).name != program else words[1:]
             if words and Path(words[0]).name == program:
                 yield line, words[1:]
 

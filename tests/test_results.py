@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from contextlib import chdir
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from zeta_bench.claims import evaluate, read_claims
-from zeta_bench.records import PUBLISHED_STORE, Store, read_all
+from zeta_bench.claims import read_claims
+from zeta_bench.records import PUBLISHED_STORE, Store
 from zeta_bench.report import write_report
 from zeta_bench.report.draw.digest import read_digest
+from zeta_bench.report.fill import fill_pages
+from zeta_bench.report.fill.marks import read_marks
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("results/*.md"))]
@@ -79,45 +83,28 @@ def test_every_figure_and_table_that_a_page_shows_is_there(page: Path) -> None:
     assert absent == [], f"{page.name} shows what no record makes"
 
 
-def test_the_table_of_the_readme_is_the_published_one() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    name = re.search(r"results/tables/(\S+\.md)", readme)
-    assert name is not None
-    published = (ROOT / "results/tables" / name[1]).read_text(encoding="utf-8")
-    rows = [line for line in published.splitlines() if line.startswith("|")]
-    assert len(rows) > 2
-    names = [row.split("|")[1] for row in rows]
-    presets = [row for row, name in zip(rows, names, strict=True) if ":---" in name or ":" not in name]
-    assert "\n".join(presets) in readme
+def test_numbers_in_pages_are_those_of_the_records() -> None:
+    marked = [page for page in PAGES if read_marks(page.read_text(encoding="utf-8"), page.name)]
+    assert {ROOT / "README.md", ROOT / "results/README.md", ROOT / "docs/findings.md"} <= set(marked)
+    with chdir(ROOT):
+        filling = fill_pages({str(PUBLISHED_STORE): PUBLISHED_STORE}, marked, write=False)
+    stale = [f"{page.path}:{each.mark.line}" for page in filling.pages for each in page.filled if each.changed]
+    assert stale == [], "numbers are stale; run: make reproduce"
+    assert not filling.refused
 
 
-def test_rows_of_other_tables_in_the_readme_are_the_published_ones() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    quoted = re.findall(r"<!-- rows of (results/tables/\S+\.md);.*?-->\n(.*?)(?=\n#|\n- )", readme, re.DOTALL)
-    assert quoted
-    for table, text in quoted:
-        rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert rows
-        assert set(rows) <= set((ROOT / table).read_text(encoding="utf-8").splitlines()), table
+def test_make_reproduce_fills_every_page_that_has_numbers() -> None:
+    marked = {page for page in PAGES if read_marks(page.read_text(encoding="utf-8"), page.name)}
+    shown = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "reproduce"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert {ROOT / name for name in re.findall(r"--fill (\S+)", shown)} >= marked
 
 
-def test_a_number_that_links_to_a_table_stands_in_it() -> None:
-    links = re.findall(
-        r"\[([\d.]+)[^\]]*\]\((results/tables/[^)]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8")
-    )
-    assert len(links) > 5
-    for number, table in links:
-        assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", (ROOT / table).read_text(encoding="utf-8")), (
-            number,
-            table,
-        )
-
-
-def test_the_readme_says_of_each_claim_what_its_rule_says() -> None:
-    verdicts = evaluate(read_claims(), read_all({"results/records": ROOT / PUBLISHED_STORE})[0])
-    rows = [f"| {each.id} | {each.title} | {each.status} |" for each in verdicts]
-    assert rows
-    assert "\n".join(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_account_of_findings_speaks_of_every_claim() -> None:
+    text = (ROOT / "docs/findings.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"<!--n claim/(C\d+)-->", text))
+    assert told == {claim.id for claim in read_claims().claim}
 
 
 def test_published_runs_are_complete_and_clean() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commandline import call, files, tiny
 
+from zeta_bench.claims import read_claims
 from zeta_bench.errors import DataMissing, UsageError, ZetaBenchError
 from zeta_bench.plan import plan_task
 from zeta_bench.records import Store
@@ -254,22 +255,44 @@ def test_a_script_for_slurm_runs_the_same_sweep(here):
 
 
 def test_the_projects_sweeps_are_there():
-    assert {path.stem for path in SWEEPS} == {"c1-width", "c2-dk", "c3-score", "c9-k", "attribution", "ablations"}
+    mqar = {"c1-width", "c2-dk", "c3-score", "c9-k", "attribution", "ablations"}
+    assert {path.stem for path in SWEEPS} == mqar | {"c5-lra", "c6-wikitext", "attribution-wikitext"}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_of_the_project_plans_and_says_what_it_costs(path):
+    told = re.findall(r"\b(\d+)(?: runs)?\s+(?:#\s+)?under `([\w-]+)`", path.read_text(encoding="utf-8"))
+    own = read_sweep(path).protocol[0]
+    assert {own, "small"} <= {name for _, name in told}, "the comment on cost"
     sizes = {}
-    for protocol in (None, "small", "quick"):
+    for protocol in {own, "small", "quick", *(name for _, name in told)}:
         found = list(requests(path, read_sweep(path), protocol=protocol))
         check_names(found)
         grid = plan_grid(found, "cpu", accelerated=False)
         assert not grid.repeated
         assert not grid.impossible
-        ids = {item.run.point.protocol_id for item in grid.items}
-        assert ids == {grid.items[0].run.point.protocol_id}, "one protocol, so that all can stand in one table"
-        assert "+" not in ids.pop()
-        sizes[protocol or "matched"] = len(grid.items)
-    told = re.search(r"= (\d+) runs\s+(?:#\s+)?under `matched`, (\d+) under `small`", path.read_text(encoding="utf-8"))
-    assert told is not None, "the comment on cost"
-    assert (int(told[1]), int(told[2])) == (sizes["matched"], sizes["small"])
+        ids = {(item.run.task_name, item.run.point.protocol_id) for item in grid.items}
+        tasks = {task for task, _ in ids}
+        if path.stem != "attribution-wikitext":  # its heads and convolution are of the protocol
+            assert len(ids) == len(tasks), "one protocol a task, so that all can stand in one table"
+            assert not any("+" in name for _, name in ids)
+        sizes[protocol] = len(grid.items)
+    assert {name: int(count) for count, name in told} == {name: sizes[name] for _, name in told}
+
+
+def test_the_sweep_of_the_arena_makes_what_its_claim_compares():
+    claim = next(each for each in read_claims().claim if each.id == "C5")
+    wanted = {(task, each.variant) for part in claim.part for each in (*part.of, *part.than) for task in each.task}
+    path = ROOT / "results/sweeps/c5-lra.toml"
+    grid = plan_grid(list(requests(path, read_sweep(path))), "cpu", accelerated=False)
+    assert wanted <= {(item.run.task_name, item.run.choice.label) for item in grid.items}
+    assert {part.protocol for part in claim.part} == {item.run.protocol.name for item in grid.items}
+
+
+def test_the_sweep_of_wikitext_makes_what_its_claim_compares():
+    claim = next(each for each in read_claims().claim if each.id == "C6")
+    wanted = {each.variant for part in claim.part for each in (*part.of, *part.than)}
+    path = ROOT / "results/sweeps/c6-wikitext.toml"
+    for protocol in {name for part in claim.part for name in (part.protocol, part.preview)}:
+        grid = plan_grid(list(requests(path, read_sweep(path), protocol=protocol)), "cpu", accelerated=False)
+        assert wanted <= {item.run.choice.label for item in grid.items}
