@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from zeta_bench.attention import masked_softmax
-from zeta_bench.ops.attention import GAMMA_FLOOR, Content
+from zeta_bench.ops.attention import GAMMA_FLOOR
+from zeta_bench.ops.options import Content
 from zeta_bench.ops.search import limits, squared_distance
 
 

@@ -19,6 +19,7 @@ from zeta_bench import attribution, ops
 from zeta_bench.attention import Attention, AttentionSpec, permitted
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.morton import MAX_BITS, default_bits
+from zeta_bench.ops.options import Content
 from zeta_bench.settings import Settings
 
 
@@ -201,7 +202,7 @@ class ZetaAttention(Attention):
         empty = _mean_over((selected < 0).all(-1).float(), real[:, None].expand(selected.shape[:3]))
         return {"recall": recall, "gamma": self.gamma.tolist(), "distinct_codes": distinct, "empty": empty}
 
-    def _content(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _content(self, x: Tensor) -> Content | None:
         """Wide queries and keys, each [B, H, N, d_head], where the weights have a part of them."""
         if self.wide is None:
             return None
@@ -209,13 +210,7 @@ class ZetaAttention(Attention):
         return self._heads(a), self._heads(b)
 
     def _attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        content: tuple[Tensor, Tensor] | None,
-        valid: Tensor | None,
-        offset: int = 0,
+        self, q: Tensor, k: Tensor, v: Tensor, content: Content | None, valid: Tensor | None, offset: int = 0
     ) -> Tensor:
         config = self.config
         mean = ("prefix" if self.spec.causal else "all") if config.mean else None

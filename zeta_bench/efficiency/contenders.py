@@ -22,6 +22,7 @@ from zeta_bench.efficiency.workload import RIVAL_OPS, OpWorkload
 from zeta_bench.errors import Unsupported
 from zeta_bench.ops._impl import resolve
 from zeta_bench.ops.morton import settle_bits
+from zeta_bench.ops.options import Content
 from zeta_bench.ops.zeta import unsupported_fused
 
 GAMMA = 0.5
@@ -129,7 +130,7 @@ class Zeta(Contender):
         return Step(lambda: ops.zeta_attention(*inputs[:4], content=content, **arguments), inputs)
 
     @staticmethod
-    def content(inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor] | None:
+    def content(inputs: tuple[Tensor, ...]) -> Content | None:
         """What of the inputs are wide queries and keys."""
         return (inputs[4], inputs[5]) if len(inputs) > 4 else None
 

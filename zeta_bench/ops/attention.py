@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zeta_bench.ops import debug, library_topk
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.options import MEANS
+from zeta_bench.ops.options import MEANS, Content
 from zeta_bench.ops.search import check_devices, check_floating, check_points, check_valid, too_many_rows
 
 GAMMA_FLOOR = 2.0**-7
@@ -15,8 +15,6 @@ GAMMA_FLOOR = 2.0**-7
 
 MAX_WIDTH = 256
 """Columns of values, and of content, that the kernels take."""
-
-Content = tuple[Tensor, Tensor]
 
 SCORES = ("cauchy", "neg-euclid", "inv-euclid", "dot")
 

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from zeta_bench.ops import content_tiles_triton
 from zeta_bench.ops._tuning import content_tiles
-from zeta_bench.ops.attention import Content
 from zeta_bench.ops.finish_triton import finish
 from zeta_bench.ops.geometry import ROOM
 from zeta_bench.ops.launch import Kernel, blocks, key_of
 from zeta_bench.ops.means_triton import counted
 from zeta_bench.ops.near_triton import Near, windows
-from zeta_bench.ops.options import Options
+from zeta_bench.ops.options import Content, Options
 from zeta_bench.ops.zeta_triton import Index, largest_norm, padded, precision, scales, zeros
 
 LOG2_E = 1.4426950408889634

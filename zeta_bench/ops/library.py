@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from zeta_bench.ops._tuning import tiles
 from zeta_bench.ops.geometry import ROOM, Geometry
 from zeta_bench.ops.launch import on_device_of
-from zeta_bench.ops.options import Options
+from zeta_bench.ops.options import Content, Options
 
 
 def dense(x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def prepared(
     return q, k, dense(v), gamma, None if valid is None else valid.contiguous()
 
 
-def _prepared_content(content: tuple[Tensor, Tensor] | None) -> tuple[Tensor | None, Tensor | None]:
+def _prepared_content(content: Content | None) -> tuple[Tensor | None, Tensor | None]:
     """Wide queries and keys of one dtype, dense in a row."""
     if content is None:
         return None, None
@@ -237,7 +237,7 @@ def zeta_attention(
     gamma: Tensor,
     valid: Tensor | None,
     options: Options,
-    content: tuple[Tensor, Tensor] | None = None,
+    content: Content | None = None,
 ) -> Tensor:
     """`zeta_bench.ops.zeta_attention` by kernels; arguments as checked there."""
     inputs = (*prepared(q, k, v, gamma, valid), *_prepared_content(content))

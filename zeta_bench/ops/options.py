@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+Content = tuple[Tensor, Tensor]
+"""Wide queries [B, H, N, c] and keys [B, H, S, c] of `content`."""
+
 MEANS = (None, "prefix", "all")
 """Mean tokens; the kernels know them by their place here."""
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.attention import Content, topk_attention
+from zeta_bench.ops.attention import topk_attention
 from zeta_bench.ops.morton import settle_bits, zorder_codes
-from zeta_bench.ops.options import MEANS, Options
+from zeta_bench.ops.options import MEANS, Content, Options
 from zeta_bench.ops.search import with_local_window, zorder_search
 from zeta_bench.ops.zeta import unsupported_fused
 

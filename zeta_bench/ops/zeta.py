@@ -7,9 +7,9 @@ from torch import Tensor
 
 from zeta_bench.ops import debug, library
 from zeta_bench.ops._impl import resolve
-from zeta_bench.ops.attention import MAX_WIDTH, Content, check, check_content, topk_attention, unsupported_values
+from zeta_bench.ops.attention import MAX_WIDTH, check, check_content, topk_attention, unsupported_values
 from zeta_bench.ops.morton import MAX_BITS, settle_bits, zorder_codes
-from zeta_bench.ops.options import MEANS, Options
+from zeta_bench.ops.options import MEANS, Content, Options
 from zeta_bench.ops.search import check_choice, with_local_window, zorder_search
 
 
