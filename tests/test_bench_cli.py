@@ -24,7 +24,7 @@ MISTAKES = {
     "something else": (["sped"], "'sped' is not one of 'speed', 'memory'"),
     "no length": (["speed", "-n", "4kk"], "--length 4kk is no length: write 4096, 4k or 1M"),
     "an unknown contender": (["speed", "-c", "sdpa"], "unknown contender 'sdpa': did you mean sdpa-math?"),
-    "a contender like nothing": (["speed", "-c", "xyzzy"], "there is zeta, eager, sdpa-math"),
+    "a contender like nothing": (["speed", "-c", "xyzzy"], "there is zeta, zeta-dot, eager, sdpa-math"),
     "an unknown variant": (["speed", "-a", "vanila"], "unknown variant 'vanila': did you mean vanilla?"),
     "no such file": (["speed", "-a", "./no.py:X"], "there is no file no.py"),
     "a setting": (["speed", "-a", "zeta:kk=3"], "there is no setting 'kk'; did you mean 'k'?"),
