@@ -79,8 +79,9 @@ def test_what_is_here_is_not_made_again_without_force(cache: Path) -> None:
 
 
 def test_a_protocol_s_data_and_the_run_that_asks_for_it(cache: Path) -> None:
-    asked = call("run", "lra.listops", "--attn", "vanilla", "--protocol", "quick")
+    asked = call("run", "lra.listops", "--attn", "vanilla", "--protocol", "quick", "--dry-run")
     assert asked.code == 1
+    assert not cache.exists()
     assert asked.err == "lra.listops: not run: data. get it with: zeta-bench data generate lra.listops\n"
     assert call(*GENERATE, "--protocol", "quick").code == 0
     assert call("run", "lra.listops", "--attn", "vanilla", "--protocol", "quick", "--dry-run").code == 0
@@ -91,6 +92,40 @@ def test_a_protocol_s_data_and_the_run_that_asks_for_it(cache: Path) -> None:
     assert cut.code == 1
     assert "tokens.npy has 7 bytes" in cut.err
     assert "zeta-bench data generate lra.listops --force" in cut.err
+
+
+SHORT = [
+    *("--protocol", "quick", "--set", "budget.steps=2", "--set", "budget.eval_every=2", "--set", "budget.batch_size=8"),
+    *("--set", "optim.warmup=1"),
+]
+
+
+def test_a_run_makes_data_that_is_drawn_quickly(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeta_bench.machine.cores", lambda: 1)
+    first = call("run", "lra.listops", "--attn", "vanilla", *SHORT, *TINY)
+    assert first.code == 0, first.err
+    assert f"kept in {one(cache)}" in first.out
+    again = call("run", "lra.listops", "--attn", "vanilla", *SHORT, *TINY, "--seed", "1")
+    assert again.code == 0
+    assert "kept in" not in again.out
+
+
+def test_a_run_makes_no_data_that_takes_long(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeta_bench.cli_plan.UNASKED", 0.0)
+    asked = call("run", "lra.listops", "--attn", "vanilla", *SHORT, *TINY)
+    assert asked.code == 1
+    assert "lra.listops: not run: data. get it with: zeta-bench data generate lra.listops" in asked.err
+    assert not cache.exists()
+
+
+def test_data_that_a_run_cannot_make_is_one_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(task: object, *_: object) -> None:
+        raise ZetaBenchError("the disk is full")
+
+    monkeypatch.setattr("zeta_bench.store.task.StoredTask.generate", full)
+    asked = call("run", "lra.listops", "--attn", "vanilla", *SHORT, *TINY)
+    assert asked.code == 1
+    assert "lra.listops: the disk is full\nlra.listops: not run: data." in asked.err
 
 
 @pytest.mark.parametrize(

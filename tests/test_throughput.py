@@ -12,6 +12,7 @@ from commandline import tiny as write_tiny
 from toys import FindMark, FirstToken, Higher, Loudest, Toy, Uneven, defect, session_in, toy_run
 
 from zeta_bench.backbone import Model
+from zeta_bench.plan import Run
 from zeta_bench.records import Record, Store
 from zeta_bench.report import make_report, read_report
 from zeta_bench.report.throughput import build_throughput_table, share
@@ -74,6 +75,22 @@ def test_what_has_a_record_is_not_measured_again(tmp_path: Path) -> None:
     assert anew.payload["steps"] == 3, "the record was of another number of steps"
     assert forced.metrics != first.metrics
     assert forced.run_id == first.run_id
+
+
+def test_a_variant_that_raises_is_a_record_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Run, *_: object) -> float:
+        if run.seed == 1:
+            raise RuntimeError("boom")
+        return 0.1
+
+    monkeypatch.setitem(sides.SIDES, "suite", broken)
+    session = session_in(tmp_path)
+    session.debug = False
+    bad, good = run_throughput([toy_run(seed=1), toy_run()], session, QUICK, Store(tmp_path / "runs"), force=False)
+    assert (bad.status, bad.reason, bad.metrics) == ("failed", "RuntimeError: boom", {})
+    assert good.status == "ok"
 
 
 def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,8 @@ def test_data_that_is_not_there_names_the_command_that_fetches_this_corpus_alone
         "get it with: zeta-bench data fetch wikitext --set data.corpus=wikitext-2 --set data.text=unk "
         "--set data.tokenizer=bytes"
     )
+    with pytest.raises(DataMissing, match=r"zeta-bench data fetch wikitext --set data\.corpus=wikitext-103$"):
+        make(**find_protocol("wikitext", "matched-124m").data).check()
     with pytest.raises(DataMissing, match=r"--from DIR --set data\.corpus=wikipedia-en-2015 --set data\.zero"):
         make(**find_protocol("wikitext", "small").data).chance()
 

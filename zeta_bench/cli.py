@@ -22,7 +22,7 @@ from zeta_bench.cli_data import data
 from zeta_bench.cli_draw import draw
 from zeta_bench.cli_generate import generate
 from zeta_bench.cli_ls import list_things
-from zeta_bench.cli_plan import make_plan, tell_plan
+from zeta_bench.cli_plan import make_plan, make_quick_data, tell_plan
 from zeta_bench.cli_report import REPORT, report
 from zeta_bench.cli_sweep import sweep
 from zeta_bench.cli_throughput import throughput
@@ -144,6 +144,8 @@ def run(
     if devices * nodes > 1:  # before torch is imported: DDP warns each process of parameters that are all used
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     found, session = make_plan(task, attn or [], protocol, wanted, sets or [], records)
+    if not dry_run and make_quick_data(found):
+        found, session = make_plan(task, attn or [], protocol, wanted, sets or [], records)
     from zeta_bench.execution import Execution
 
     session.execution = Execution(devices, nodes, strategy, micro_batch, recompute, compile)

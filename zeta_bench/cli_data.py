@@ -132,7 +132,7 @@ def _fetch(names: list[str], protocol: str | None, sets: list[str], origin: Path
 def _generate(names: list[str], protocol: str | None, sets: list[str], processes: int, force: bool) -> None:
     due, failed = _due(What.generate, names, protocol, sets, force)
     for task, of in due:
-        _make(task, of, processes)
+        make(task, of, processes)
     if failed:
         raise typer.Exit(1)
 
@@ -194,7 +194,8 @@ def _get(task: FetchedTask, of: str, origin: Path | None) -> None:
     _tell_made(task, manifest, begun)
 
 
-def _make(task: StoredTask, of: str, processes: int) -> None:
+def make(task: StoredTask, of: str, processes: int) -> None:
+    """Make a task's data and tell of it; `of`: whose it is."""
     from zeta_bench.store.progress import MakingProgress
 
     out(f"{task.name}: making the data {of} with {processes} process{'es' if processes > 1 else ''}")

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from zeta_bench.console import err, out
+from zeta_bench.console import ctrl_c, err, out
 from zeta_bench.records import USER_STORE
 
 if TYPE_CHECKING:
     from zeta_bench.plan import Plan
     from zeta_bench.run import Session
+
+
+UNASKED = 120.0
+"""Seconds that a run takes to make its data without having been asked to."""
 
 
 def make_plan(
@@ -35,6 +39,28 @@ def make_plan(
     accelerated = torch.cuda.is_available()
     session = Session(Store(records), USER_STORE / "checkpoints", accelerated)
     return plan_command(tasks, protocol, choices, seeds, settings, accelerated=accelerated), session
+
+
+def make_quick_data(found: Plan) -> bool:
+    """Make the data that a run lacks, where it is drawn in a minute or two; whether any was made."""
+    from zeta_bench.cli_data import make
+    from zeta_bench.errors import ZetaBenchError
+    from zeta_bench.machine import cores
+    from zeta_bench.store.cache import check_writable
+    from zeta_bench.store.task import StoredTask
+
+    made = False
+    for task in found.lacking:
+        if not isinstance(task, StoredTask) or task.entry.exists() or task.drawing_seconds() / cores() > UNASKED:
+            continue
+        ctrl_c.begin()
+        try:
+            check_writable(task.entry)
+            make(task, "of this protocol", cores())
+            made = True
+        except ZetaBenchError as error:  # the plan will say that this task does not run
+            err(f"{task.name}: {error}")
+    return made
 
 
 def tell_plan(found: Plan) -> None:

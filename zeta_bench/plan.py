@@ -165,11 +165,13 @@ class Plan:
         runs: in the order in which they run.
         missing: a sentence for each task whose data is not at hand.
         notes: what the user should know before the runs start, first of all the protocol.
+        lacking: the tasks of `missing`.
     """
 
     runs: list[Run]
     missing: list[str]
     notes: list[str]
+    lacking: list[BenchTask] = field(default_factory=list)
 
 
 def plan_command(
@@ -190,6 +192,7 @@ def plan_command(
             check_runs(planned)
         except DataMissing as error:
             found.missing.append(f"{task}: not run: data. {error}")
+            found.lacking.append(planned[0].task)
             continue
         found.runs.extend(planned)
     found.notes.extend(distinct(choices, sets)[1])

@@ -6,6 +6,7 @@ to a temporary name and renamed, so a crash leaves none or a whole one.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -178,7 +179,7 @@ class Store:
 
     def find(self, run_id: str, kind: str = "run") -> Record | None:
         """The record of that id, or None; a damaged one counts as none."""
-        for path in self.root.glob(f"{kind}/*/*/*/{run_id}.json"):
+        for path in self.root.glob(f"{kind}/*/*/*/{glob.escape(run_id)}.json"):
             try:
                 return read_record(path)
             except RecordError as error:

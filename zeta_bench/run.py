@@ -128,7 +128,7 @@ def execute(run: Run, session: Session, listener: Listener) -> Record:
     try:
         _train(run, session, listener, found)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        found.status, found.reason = _verdict(error, run, session)
+        found.status, found.reason = verdict(error, run, session)
     finally:
         session.checkpoint(run).with_suffix(".partial").unlink(missing_ok=True)
     record = make_record(run, session, found, started)
@@ -147,7 +147,7 @@ def _has_finished(record: Record | None) -> bool:
     return record is not None and record.finished
 
 
-def _verdict(error: BaseException, run: Run, session: Session) -> tuple[Status, str]:
+def verdict(error: BaseException, run: Run, session: Session) -> tuple[Status, str]:
     """Status and reason of a run that an exception ended; raises it again where nothing was started."""
     if isinstance(error, Unsupported):
         return "unsupported", str(error)

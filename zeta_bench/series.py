@@ -66,7 +66,8 @@ def print_results(done: Sequence[Record], session: Session, folder: Path) -> Non
     root = session.store.root
     report = write_report({str(root): root}, folder, tasks={record.task for record in done})
     print_report(report, only={(record.task, record.protocol) for record in done})
-    out(f"Compare further: zeta-bench run {done[0].task} --attn ./mine.py:Mine (see examples/my_attention.py).")
+    if not any(":" in record.variant for record in done):  # somebody's own file took part
+        out(f"Compare further: zeta-bench run {done[0].task} --attn ./mine.py:Mine (see examples/my_attention.py).")
 
 
 def went_wrong(done: Collection[Record]) -> bool:

@@ -68,7 +68,7 @@ class Shard:
         if len(found) and (highest := int(found.max())) >= self.vocab_size:
             raise ZetaBenchError(
                 f"the stored text has the id {highest} where its tokeniser ends at {self.vocab_size - 1}: they do not "
-                "belong together; make the data again with: zeta-bench data fetch wikitext --force"
+                "belong together; make the data again with: zeta-bench data fetch wikitext --protocol NAME --force"
             )
         return found
 

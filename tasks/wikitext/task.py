@@ -189,6 +189,8 @@ class Wikitext(FetchedTask):
             for name, value in self.identity().items():
                 if value != WikitextData.model_fields[name].default:
                     named += ["--set", f"data.{name}={value if isinstance(value, str) else json.dumps(value)}"]
+        if all(value == WikitextData.model_fields[name].default for name, value in self.identity().items()):
+            named = ["--set", f"data.corpus={self.data.corpus}"]  # without any it would be every protocol's
         return super().remedy(*named, *more)
 
     def why_other(self) -> str:

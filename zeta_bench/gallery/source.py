@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,9 +60,15 @@ class Source:
             self.protocol.summary
         )
 
+    @property
+    def _stem(self) -> str:
+        """The beginning of a run's id; the whole stem of a file that is called otherwise."""
+        stem = self.path.stem
+        return stem[:8] if re.fullmatch("[0-9a-f]{16}", stem) else stem
+
     def name(self, what: str) -> str:
         """Stem of a picture's file."""
-        return text.safe_stem(f"{self.task_name}-{self.choice.name}-{self.path.stem[:8]}-{what}")
+        return text.safe_stem(f"{self.task_name}-{self.choice.name}-{self._stem}-{what}")
 
     @cached_property
     def untrained(self) -> Model:

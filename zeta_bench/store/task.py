@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -48,6 +49,10 @@ class StoredTask(BenchTask):
     def entry(self) -> Entry:
         """Where the data is, or would be."""
         return Entry(self.name, make_key(self.data_version, self.identity()))
+
+    def drawing_seconds(self) -> float:
+        """About how long one core takes to make the data; infinite where it is not said, and a run never makes it."""
+        return math.inf
 
     def generate(self, advance: Advance, processes: int = 1) -> Manifest:
         """Make the data and put it in the cache. Raises ZetaBenchError, and leaves the cache alone, if that fails."""

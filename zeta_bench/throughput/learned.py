@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from zeta_bench.console import print_ended
+import torch
+
+from zeta_bench.console import err, print_ended
 from zeta_bench.plan import Run
 from zeta_bench.progress import Progress
 from zeta_bench.records import Record
@@ -45,7 +47,11 @@ def learn(run: Run, session: Session, name: str, *, force: bool) -> dict[str, Le
         print_ended(name, record, session.checkpoint(run))
         return {}
     suite = Learned(record.value, record.tokens_per_second)
-    return {"suite": suite, "bare": _by_bare_loop(run, session, name, record)}
+    try:
+        return {"suite": suite, "bare": _by_bare_loop(run, session, name, record)}
+    except torch.OutOfMemoryError:
+        err(f"{name}: the bare loop ran out of memory.")
+        return {"suite": suite}
 
 
 def _by_run(run: Run, session: Session, name: str, *, force: bool) -> Record:

@@ -9,16 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import torch
-
 from zeta_bench import provenance
-from zeta_bench.callbacks import Interrupted
 from zeta_bench.console import STDOUT, ctrl_c, err, out
 from zeta_bench.plan import Run
 from zeta_bench.records import Record, Status, Store, make_run_id
 from zeta_bench.report.text import si
 from zeta_bench.report.throughput import TASK
-from zeta_bench.run import Session, make_model, step_flops
+from zeta_bench.run import Session, make_model, step_flops, verdict
 from zeta_bench.throughput.learned import Learned, learn
 from zeta_bench.throughput.sides import SIDES
 from zeta_bench.utilisation import utilisation
@@ -81,10 +78,11 @@ def measure(run: Run, session: Session, procedure: Procedure, learned: Mapping[s
         for _ in range(procedure.rounds):
             for side, timed in SIDES.items():
                 seconds[side].append(timed(run, session, procedure.steps))
-    except Interrupted:
-        raise KeyboardInterrupt from None
-    except torch.OutOfMemoryError:
-        status, reason, seconds = "oom", "out of memory on the accelerator", {}
+    except Exception as error:
+        status, reason = verdict(error, run, session)
+        if status == "interrupted":
+            raise KeyboardInterrupt from None
+        seconds = {}
     metrics = {side: _figures(values) for side, values in seconds.items()}
     for side, each in (learned or {}).items():
         ends: dict[str, float | None] = {run.protocol.metric: each.value, "tokens_per_second": each.tokens_per_second}

@@ -138,7 +138,7 @@ def _part_of(
     values: dict[int, float] = {}
     kept: list[Source] = []
     for source, record in zip(sources, known.records_of(sources), strict=True):
-        if record.seed in whole.values and ask.seed in (None, record.seed):
+        if ask.seed in (None, record.seed):
             value = _figure(ask, record, metric)
             kept.append(source)
             values |= {} if value is None else {record.seed: value}
@@ -153,6 +153,8 @@ def _figure(ask: RunAsk, record: Record, metric: str) -> float | None:
     if ask.slice:
         group, _, member = ask.slice.partition("/")
         slices = record.slices.get("test", {})
+        if not slices and record.value is None:  # a run that has no score
+            return None
         if member not in slices.get(group, {}):
             have = ", ".join(f"{name}/{each}" for name, members in slices.items() for each in members)
             raise UsageError(f"there is no slice '{ask.slice}': there is {have or 'none'}.")
