@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from zeta_bench.attention import masked_softmax
-from zeta_bench.ops.attention import GAMMA_FLOOR
+from zeta_bench.ops.attention import GAMMA_FLOOR, log_weights_at
 from zeta_bench.ops.options import Content
-from zeta_bench.ops.search import limits, squared_distance
+from zeta_bench.ops.search import allowed_keys, squared_distance
 
 
 def positions(x: Tensor) -> Tensor:
@@ -35,10 +35,9 @@ def every_key(like: Tensor, *, causal: bool, chunk: int, valid: Tensor | None) -
 
     Which keys those are stands at `zeta_bench.ops.zorder_search`.
     """
-    N, keys = like.shape[2], torch.arange(like.shape[2], dtype=torch.int32, device=like.device)
-    allowed = keys < limits(N, N, causal=causal, chunk=chunk, offset=0, device=like.device)[:, None]
-    if valid is not None:
-        allowed = allowed & valid[:, None, None, :]
+    N, device = like.shape[2], like.device
+    allowed = allowed_keys(N, N, causal=causal, chunk=chunk, valid=valid, offset=0, device=device)
+    keys = torch.arange(N, dtype=torch.int32, device=device)
     return torch.where(allowed, keys, -1).expand(*like.shape[:3], N)
 
 
@@ -99,10 +98,4 @@ def _log_weights(q: Tensor, k: Tensor, gamma: Tensor, score: str) -> Tensor:
     """Logarithms of the weights of all pairs, [..., N, S]."""
     if score == "dot":
         return _product((q, k), gamma.dtype)  # type: ignore[return-value]  # there is content
-    square = squared_distance(q.to(gamma.dtype), k.to(gamma.dtype))
-    if score == "cauchy":
-        return -(square + gamma.square()).log()
-    if score == "neg-euclid":
-        return -square / gamma.square()
-    root = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)  # whose gradient at 0 is 0
-    return -(root + gamma).log()
+    return log_weights_at(squared_distance(q.to(gamma.dtype), k.to(gamma.dtype)), gamma, score)

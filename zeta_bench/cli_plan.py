@@ -50,7 +50,7 @@ def make_quick_data(found: Plan) -> bool:
     from zeta_bench.store.task import StoredTask
 
     made = False
-    for task in found.lacking:
+    for task in found.missing.values():
         if not isinstance(task, StoredTask) or task.entry.exists() or task.drawing_seconds() / cores() > UNASKED:
             continue
         ctrl_c.begin()

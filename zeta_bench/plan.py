@@ -163,15 +163,13 @@ class Plan:
 
     Attributes:
         runs: in the order in which they run.
-        missing: a sentence for each task whose data is not at hand.
+        missing: the tasks whose data is not at hand, by a sentence that says so.
         notes: what the user should know before the runs start, first of all the protocol.
-        lacking: the tasks of `missing`.
     """
 
     runs: list[Run]
-    missing: list[str]
+    missing: dict[str, BenchTask]
     notes: list[str]
-    lacking: list[BenchTask] = field(default_factory=list)
 
 
 def plan_command(
@@ -184,15 +182,14 @@ def plan_command(
     accelerated: bool,
 ) -> Plan:
     """`plan_task` for several tasks, with what the user should know of them."""
-    found = Plan([], [], [])
+    found = Plan([], {}, [])
     for task in tasks:
         planned = plan_task(task, protocol, choices, seeds, sets, accelerated=accelerated)
         found.notes.append(protocol_note(planned[0], protocol, len(tasks) > 1, accelerated))
         try:
             check_runs(planned)
         except DataMissing as error:
-            found.missing.append(f"{task}: not run: data. {error}")
-            found.lacking.append(planned[0].task)
+            found.missing[f"{task}: not run: data. {error}"] = planned[0].task
             continue
         found.runs.extend(planned)
     found.notes.extend(distinct(choices, sets)[1])

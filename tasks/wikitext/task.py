@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -184,12 +183,8 @@ class Wikitext(FetchedTask):
 
     def remedy(self, *more: str) -> str:
         """The command that fetches this corpus alone: the others are large, or not to be had."""
-        named = []
-        if self.entry.key in self.published:  # otherwise its settings are named already
-            for name, value in self.identity().items():
-                if value != WikitextData.model_fields[name].default:
-                    named += ["--set", f"data.{name}={value if isinstance(value, str) else json.dumps(value)}"]
-        if all(value == WikitextData.model_fields[name].default for name, value in self.identity().items()):
+        named = self.changes() if self.entry.key in self.published else []  # otherwise they are named already
+        if not self.changes():
             named = ["--set", f"data.corpus={self.data.corpus}"]  # without any it would be every protocol's
         return super().remedy(*named, *more)
 

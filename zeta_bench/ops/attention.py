@@ -202,7 +202,11 @@ def _log_weights(q: Tensor, keys: Tensor, gamma: Tensor, score: str) -> Tensor:
     gamma = gamma.clamp(min=GAMMA_FLOOR)[:, None, None]
     if score == "dot":
         return (q.unsqueeze(-2) * keys).sum(-1) / q.shape[-1] ** 0.5
-    square = (q.unsqueeze(-2) - keys).square().sum(-1)
+    return log_weights_at((q.unsqueeze(-2) - keys).square().sum(-1), gamma, score)
+
+
+def log_weights_at(square: Tensor, gamma: Tensor, score: str) -> Tensor:
+    """Logarithms of weights at squared distances, for any score but "dot"; γ floored, of a shape that broadcasts."""
     if score == "neg-euclid":
         return -square / gamma.square()
     if score == "cauchy":

@@ -55,11 +55,11 @@ def forward(
     last = (shape.queries, shape.forward.step, ROOM, precision(content[0]), precision(v))
     if n:
         FORWARD(
-            (key, "near"), grid, *wide, *_near_places(n), *rest, True, n.real is not None, False, *last,
+            (key, "near"), grid, *wide, *n.places, *rest, True, n.real is not None, False, *last,
             **shape.forward.launch,
         )  # fmt: skip
     FORWARD(
-        key, grid, q, ix.planes, *wide[2:], *_places(ix, n), *rest, False, True, n is not None, *last,
+        key, grid, q, ix.planes, *wide[2:], *ix.places(n), *rest, False, True, n is not None, *last,
         **shape.forward.launch,
     )  # fmt: skip
     return out, log
@@ -98,12 +98,12 @@ def backward(
     )  # fmt: skip
     last = (o.deterministic, shape.queries, shape.backward.step, ROOM, precision(a), precision(v))
     BACKWARD(
-        key, grid, q, ix.planes, *wide[2:], *_places(ix, n), *rest, False, True, n is not None, *last,
+        key, grid, q, ix.planes, *wide[2:], *ix.places(n), *rest, False, True, n is not None, *last,
         **shape.backward.launch,
     )  # fmt: skip
     if n:
         BACKWARD(
-            (key, "near"), grid, *wide, *_near_places(n), *rest, True, n.real is not None, False, *last,
+            (key, "near"), grid, *wide, *n.places, *rest, True, n.real is not None, False, *last,
             **shape.backward.launch,
         )  # fmt: skip
     dv = dv if dv.dtype == v.dtype else finish((key, "v"), dv, fixed, v.dtype)
@@ -116,17 +116,6 @@ def _near(key: Hashable, q: Tensor, k: Tensor, valid: Tensor | None, o: Options)
     if not o.local_window:
         return None
     return windows(key, q, k.shape[2], valid, counted(valid), o)
-
-
-def _near_places(n: Near) -> tuple[Tensor, ...]:
-    """What a pass over the local windows reads in place of `_places`."""
-    real = n.start if n.real is None else n.real
-    return (n.start, real, n.start, n.end, n.start, n.start, n.start, n.low, n.high)
-
-
-def _places(ix: Index, n: Near | None) -> tuple[Tensor, ...]:
-    low, high = (n.low, n.high) if n else (ix.order, ix.order)
-    return (ix.order, ix.positions, ix.spans[0], ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high)
 
 
 def _sizes(q: Tensor, k: Tensor, v: Tensor, ix: Index, o: Options) -> tuple[int, ...]:

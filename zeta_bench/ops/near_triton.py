@@ -37,6 +37,12 @@ class Near:
     high: Tensor
     real: Tensor | None
 
+    @property
+    def places(self) -> tuple[Tensor, ...]:
+        """What a tile kernel over the windows reads in place of `zeta_triton.Index.places`."""
+        real = self.start if self.real is None else self.real
+        return (self.start, real, self.start, self.end, self.start, self.start, self.start, self.low, self.high)
+
 
 @triton.jit
 def _window(COUNTED, i, real, S, offset, window, CAUSAL: tl.constexpr):

@@ -28,6 +28,15 @@ def limits(N: int, S: int, *, causal: bool, chunk: int, offset: int, device: tor
     return limit.clamp(0, S)
 
 
+def allowed_keys(
+    N: int, S: int, *, causal: bool, chunk: int, valid: Tensor | None, offset: int, device: torch.device
+) -> Tensor:
+    """Which keys each query may use: bool [N, S], or with `valid` [B, 1, N, S]; see `limits`."""
+    limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=device)
+    below = torch.arange(S, device=device) < limit[:, None]
+    return below if valid is None else below & valid[:, None, None, :]
+
+
 def zorder_search(
     q_codes: Tensor,
     k_codes: Tensor,
@@ -128,10 +137,7 @@ def exact_search(
     debug.check_coordinates(q, k)
     N, S = q.shape[-2], k.shape[-2]
     distance = squared_distance(q.detach(), k.detach())
-    limit = limits(N, S, causal=causal, chunk=chunk, offset=offset, device=k.device)
-    allowed = torch.arange(S, device=k.device) < limit[:, None]
-    if valid is not None:
-        allowed = allowed & valid[:, None, None, :]
+    allowed = allowed_keys(N, S, causal=causal, chunk=chunk, valid=valid, offset=offset, device=k.device)
     distance = distance.masked_fill(~allowed, torch.inf)
     near, place = distance.flip(-1).sort(dim=-1, stable=True)  # flipped, so that of equals the newest comes first
     index = (S - 1 - place).masked_fill(near == torch.inf, -1)[..., :topk]

@@ -49,6 +49,11 @@ class Index:
     reads: Tensor
     picked: Tensor
 
+    def places(self, n: near_triton.Near | None) -> tuple[Tensor, ...]:
+        """What a tile kernel over the index reads, in its order; `n`: the local windows, whose keys it leaves out."""
+        low, high = (n.low, n.high) if n else (self.order, self.order)
+        return (self.order, self.positions, *self.spans.unbind(), *self.reads.unbind(), self.picked, low, high)
+
 
 def geometry(q: Tensor, k: Tensor, o: Options) -> Geometry:
     """Sizes of the index for q [B, H, N, d] and k [B, H, S, d]."""
@@ -125,19 +130,16 @@ def forward(
     total = torch.empty(B, H, N, W, dtype=torch.float32, device=q.device) if n else den
     sizes = (N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3])
     if n:
-        close, real = near_tiles(W), n.start if n.real is None else n.real
+        close = near_tiles(W)
         FORWARD(
-            (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, n.start, real, n.start, n.end, n.start,
-            n.start, n.start, n.low, n.high, q, v, None, total, den, out, *sizes, D, W, padded(W), o.causal, True,
-            n.real is not None, False, 0, close.queries, close.forward.step, ROOM, precision(v),
-            **close.forward.launch,
+            (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, *n.places, q, v, None, total,
+            den, out, *sizes, D, W, padded(W), o.causal, True, n.real is not None, False, 0, close.queries,
+            close.forward.step, ROOM, precision(v), **close.forward.launch,
         )  # fmt: skip
-    low, high = (n.low, n.high) if n else (ix.order, ix.order)
     FORWARD(
-        key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0],
-        ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high, mean_k, mean_v, count, total, den, out, *sizes, D,
-        W, padded(W), o.causal, False, True, n is not None, o.mean, shape.queries, shape.forward.step, ROOM,
-        precision(v), **shape.forward.launch,
+        key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, *ix.places(n), mean_k, mean_v, count,
+        total, den, out, *sizes, D, W, padded(W), o.causal, False, True, n is not None, o.mean, shape.queries,
+        shape.forward.step, ROOM, precision(v), **shape.forward.launch,
     )  # fmt: skip
     return out, den, mean_k, mean_v
 
@@ -204,18 +206,17 @@ def backward(
     sizes = (
         N, S, H, H // v.shape[1], o.offset, o.chunk, ix.positions.shape[1], *v.stride()[:3], *do.stride()[:3],
     )  # fmt: skip
-    low, high = (n.low, n.high) if n else (ix.order, ix.order)
     BACKWARD(
-        key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, ix.order, ix.positions, ix.spans[0],
-        ix.spans[1], ix.reads[0], ix.reads[1], ix.picked, low, high, *grads, *sizes, D, W, padded(W), o.causal, False,
-        True, n is not None, fixed, shape.queries, shape.backward.step, ROOM, precision(v), **shape.backward.launch,
+        key, (blocks(N, shape.queries), B * H), q, ix.planes, v, gamma, *ix.places(n), *grads, *sizes, D, W,
+        padded(W), o.causal, False, True, n is not None, fixed, shape.queries, shape.backward.step, ROOM, precision(v),
+        **shape.backward.launch,
     )  # fmt: skip
     if n and fixed:
-        close, real = near_tiles(W), n.start if n.real is None else n.real
+        close = near_tiles(W)
         BACKWARD(
-            (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, n.start, real, n.start, n.end, n.start,
-            n.start, n.start, n.low, n.high, *grads, *sizes, D, W, padded(W), o.causal, True, n.real is not None,
-            False, fixed, close.queries, close.backward.step, ROOM, precision(v), **close.backward.launch,
+            (key, "near"), (blocks(N, close.queries), B * H), q, k, v, gamma, *n.places, *grads, *sizes, D,
+            W, padded(W), o.causal, True, n.real is not None, False, fixed, close.queries, close.backward.step, ROOM,
+            precision(v), **close.backward.launch,
         )  # fmt: skip
     if n and delta is not None:
         dk, dv = near_triton.gradients(

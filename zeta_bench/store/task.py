@@ -99,10 +99,14 @@ class StoredTask(BenchTask):
     def remedy(self, *more: str) -> str:
         """The command that gets this data; `more`: further words of it."""
         words = ["zeta-bench", "data", self.verb, self.name]
-        identity = self.identity()
-        if self.entry.key not in self.published:
-            for name, field in type(self.data).model_fields.items():
-                if name in identity and (value := getattr(self.data, name)) != field.default:
-                    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-                    words += ["--set", f"data.{name}={text}"]
-        return shlex.join([*words, *more])
+        named = [] if self.entry.key in self.published else self.changes()
+        return shlex.join([*words, *named, *more])
+
+    def changes(self) -> list[str]:
+        """``--set data.K=V`` for each setting that decides the data and is not the default."""
+        options, identity = [], self.identity()
+        for name, field in type(self.data).model_fields.items():
+            if name in identity and (value := getattr(self.data, name)) != field.default:
+                text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+                options += ["--set", f"data.{name}={text}"]
+        return options
